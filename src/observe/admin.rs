@@ -10,6 +10,9 @@ use serde_json::json;
 use super::TextFormat;
 use crate::tenant::KeyState;
 
+/// Pages that programs fetch to watch cosgate. What they say is as short as it can be.
+pub(crate) const OF_SCRAPERS: [&str; 3] = ["/livez", "/metrics", "/readyz"];
+
 /// A part of cosgate that requests need.
 #[derive(Clone, Debug, Serialize)]
 pub struct PartState {
@@ -100,7 +103,7 @@ pub(crate) fn reloaded(response: Option<ReloadResponse>) -> Response<String> {
 
 /// The response to a request for `/readyz`; with `?verbose` all parts are in it, as JSON.
 pub fn readyz(method: &Method, is_verbose: bool, readiness: &Readiness) -> Response<String> {
-    if let Some(refusal) = read_only(method) {
+    if let Some(refusal) = read_only(method, "/readyz") {
         return refusal;
     }
     let status = if readiness.is_ready() {
@@ -111,10 +114,7 @@ pub fn readyz(method: &Method, is_verbose: bool, readiness: &Readiness) -> Respo
     if !is_verbose {
         return page(status, readiness.text());
     }
-    let mut response = page(status, readiness.json());
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
+    json_page(status, readiness.json())
 }
 
 /// The response to a request for another admin page; `metrics` makes the text of the metrics. The body of a response to HEAD is the server's to leave out.
@@ -123,7 +123,7 @@ pub fn other_page(
     path: &str,
     metrics: impl FnOnce() -> (String, TextFormat),
 ) -> Response<String> {
-    if let Some(refusal) = read_only(method) {
+    if let Some(refusal) = read_only(method, path) {
         return refusal;
     }
     match path {
@@ -135,22 +135,38 @@ pub fn other_page(
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
         }
-        _ => page(StatusCode::NOT_FOUND, NOT_FOUND),
+        _ => error(path, StatusCode::NOT_FOUND, NOT_FOUND),
     }
 }
 
 /// What there is, for who requests something else.
-const NOT_FOUND: &str = "not found: see /, /tenants, /keys, /config, /livez, /readyz, /metrics, POST /reload and POST /keys/refresh\n";
+const NOT_FOUND: &str = "not found: see /, /tenants, /keys, /config, /livez, /readyz, /metrics, POST /reload and POST /keys/refresh";
 
 /// The refusal of a method that these pages do not have.
-pub(crate) fn read_only(method: &Method) -> Option<Response<String>> {
+pub(crate) fn read_only(method: &Method, path: &str) -> Option<Response<String>> {
     if matches!(*method, Method::GET | Method::HEAD) {
         return None;
     }
-    let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    let mut response = error(path, StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
     let allow = HeaderValue::from_static("GET, HEAD");
     response.headers_mut().insert(ALLOW, allow);
     Some(response)
+}
+
+/// Why there is no page at `path`: as JSON, or as a line of text for a scraper.
+pub(crate) fn error(path: &str, status: StatusCode, why: &str) -> Response<String> {
+    if OF_SCRAPERS.contains(&path) {
+        return page(status, format!("{why}\n"));
+    }
+    json_page(status, format!("{:#}\n", json!({ "error": why })))
+}
+
+/// A page of JSON that nobody keeps.
+pub(crate) fn json_page(status: StatusCode, body: String) -> Response<String> {
+    let mut response = page(status, body);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
 }
 
 /// A page of plain text that nobody keeps.
@@ -173,12 +189,12 @@ mod tests {
     #[test]
     fn pages_are_read_only_and_have_one_name() {
         let metrics = || unreachable!("no other page has metrics");
-        let unknown = NOT_FOUND;
+        let unknown = error("/livez/", StatusCode::NOT_FOUND, NOT_FOUND).into_body();
         for (method, path, status, body) in [
             (Method::GET, "/livez", 200, "ok\n"),
             (Method::HEAD, "/livez", 200, "ok\n"),
             (Method::POST, "/livez", 405, "only GET and HEAD\n"),
-            (Method::GET, "/livez/", 404, unknown),
+            (Method::GET, "/livez/", 404, unknown.as_str()),
         ] {
             let response = other_page(&method, path, metrics);
             assert_eq!(

@@ -337,6 +337,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::encoding::visible::is_hidden;
     use crate::observe::log_writer::test_writers::KeptText;
 
     const LINE: &str = "request failed";
@@ -417,6 +418,31 @@ mod tests {
             object(&form.printed("cosgate: error: no"))["level"],
             "error"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_line_has_a_hidden_character() {
+        for format in [ProgramFormat::Text, ProgramFormat::Json] {
+            let (form, causes) = (LineForm::default(), Arc::default());
+            form.set(format);
+            let mut lines = logged_by("info", &form, &causes, || {
+                for _ in 0..2 {
+                    let error = io::Error::other("gpj\u{202e}\u{2028}\u{1b}[31m");
+                    tracing::warn!(%error, "it\u{2029} failed");
+                }
+            });
+            assert_eq!(lines.len(), 1);
+            advance(WINDOW).await;
+            lines.extend(report_in(&form, &causes));
+            lines.extend(form.printed("a\u{feff}.toml\nb").lines().map(str::to_owned));
+            for line in &lines {
+                assert!(!line.chars().any(is_hidden), "{line:?}");
+            }
+            let all = lines.concat();
+            for code in ["202e", "2028", "2029", "feff"] {
+                assert!(all.contains(code), "{all}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

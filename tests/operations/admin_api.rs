@@ -349,7 +349,7 @@ fn needs_the_token_where_there_is_one() {
     );
     for page in PAGES {
         let refused = get(admin, page);
-        assert_eq!(refused.status, 401, "{page}");
+        assert_refused(&refused, page, 401);
         let challenge = refused.header("www-authenticate").unwrap();
         assert!(challenge.starts_with("Basic realm="), "{challenge}");
         assert_eq!(with(page, "Bearer another-token-of-16"), 401, "{page}");
@@ -361,7 +361,7 @@ fn needs_the_token_where_there_is_one() {
         assert_eq!(get(admin, page).status, 200, "{page}");
     }
     for page in ["/reload", "/keys/refresh"] {
-        assert_eq!(Call::new(admin, "POST", page).send().status, 401, "{page}");
+        assert_refused(&Call::new(admin, "POST", page).send(), page, 401);
     }
     let page = Call::new(admin, "GET", "/config")
         .header("Authorization", &basic)
@@ -439,8 +439,58 @@ fn a_name_that_another_site_points_here_gets_nothing() {
         call.headers
             .retain(|(name, _)| !name.eq_ignore_ascii_case("host"));
         let reply = call.header("Host", "rebound.example:9001").send();
-        assert_eq!(reply.status, 421, "{target}");
+        assert_refused(&reply, target, 421);
+        // RFC 9112 section 3.2.2: the host of an absolute target counts, and not `Host`.
+        let absolute = |host: &str| get(admin, &format!("http://{host}{target}"));
+        assert_refused(&absolute("rebound.example"), target, 421);
+        assert_refused(&absolute("localhost@rebound.example"), target, 421);
+        let found = if target.contains("nothing") { 404 } else { 200 };
+        assert_eq!(absolute("localhost").status, found, "{target}");
     }
+}
+
+/// Refused with this status: the reason is JSON, or a line for a scraper.
+fn assert_refused(reply: &Reply, path: &str, status: u16) {
+    let text = reply.text();
+    assert_eq!(reply.status, status, "{path}: {text}");
+    let is_text = ["/livez", "/metrics", "/readyz"].contains(&path);
+    if is_text {
+        assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+        assert!(!text.contains('{'), "{text}");
+        return;
+    }
+    assert_eq!(
+        reply.header("content-type"),
+        Some("application/json"),
+        "{path}"
+    );
+    let said: Value = serde_json::from_str(&text).unwrap();
+    assert!(
+        said["error"].as_str().is_some_and(|why| !why.is_empty()),
+        "{said}"
+    );
+}
+
+#[test]
+fn every_refusal_is_json_but_for_scrapers() {
+    let emulator = support::emulator();
+    let program = Program::serve(&text(&emulator, ""));
+    let admin = program.address("admin=");
+    for path in [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/tenants",
+        "/status.css",
+        "/reload",
+    ] {
+        let method = if path == "/reload" { "GET" } else { "PUT" };
+        assert_refused(&Call::new(admin, method, path).send(), path, 405);
+        let of_page = Call::new(admin, "POST", path).header("sec-fetch-site", "cross-site");
+        assert_refused(&of_page.send(), path, 403);
+    }
+    assert_refused(&get(admin, "/nothing-is-here"), "/nothing-is-here", 404);
+    assert_refused(&get(admin, "/tenants?limit=0"), "/tenants", 400);
 }
 
 #[test]

@@ -215,9 +215,8 @@ impl Explanation {
         let rules = tenants.cors();
         self.cross_origin(&rules.for_tenant(&PageRequest::read(head), bucket.as_deref(), tenant));
         if tenant.limits.is_some() {
-            let finding =
-                "the tenant has limits of its own; what is used of them only `serve` knows";
-            self.add(Step::Limit, finding.to_owned());
+            let text = "the tenant has limits of its own; what is used of them only `serve` knows";
+            self.add(Step::Limit, text.to_owned());
         }
         let decision = decide(s3_head, requested, &caller, config, Duration::ZERO);
         let verdict = decision.verdict();
