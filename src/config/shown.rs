@@ -694,7 +694,7 @@ fn cors_rule(rule: &CorsRule) -> Value {
     })
 }
 
-/// Where a secret came from, which is all that is said of it.
+/// Where a secret came from, which is all that is shown of it.
 fn secret(given: &GivenSecret) -> String {
     given.source.to_string()
 }
