@@ -17,7 +17,7 @@ use super::sigv4::{
 use crate::encoding::hex::parse_hex32;
 use crate::encoding::split::{split, split_once};
 use crate::error::{Code, S3Error};
-use crate::s3::headers::must_be_signed;
+use crate::s3::headers::{must_be_signed, values_of};
 use crate::timestamp::{AmzDate, Timestamp};
 
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -41,7 +41,7 @@ pub struct SigV4Claim<'a> {
 impl<'a> SigV4Claim<'a> {
     /// Reads the `Authorization` header; `None` when there is none.
     pub fn from_headers(headers: &'a HeaderMap) -> Result<Option<Self>, S3Error> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let mut values = values_of(headers, AUTHORIZATION);
         let Some(value) = values.next() else {
             return Ok(None);
         };
@@ -274,7 +274,7 @@ fn parse_date_header(text: &str) -> Option<Timestamp> {
 }
 
 fn only_value(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    let mut values = headers.get_all(name).iter();
+    let mut values = values_of(headers, name);
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
