@@ -237,11 +237,7 @@ impl KeyRequest {
 }
 
 fn fetch_one(options: &Options) -> io::Result<Credential> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let key = runtime.block_on(get_credential(options));
-    runtime.shutdown_background(); // a look-up that hangs must not hold us
+    let key = super::process::block_on(get_credential(options))?;
     key.map_err(|error| {
         let passes =
             matches!(&error, GetCredentialError::Sts(error) if !error.class.is_permanent());
@@ -303,10 +299,7 @@ fn fetch(config: &Config, tenant: usize) -> io::Result<Arc<Credential>> {
     let entry = cache
         .entry(tenant)
         .ok_or_else(|| io::Error::other("it has no issuer"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
-    let key = runtime.block_on(entry.get());
+    let key = super::process::block_on(entry.get())?;
     key.map_err(|error| no_key(&error, error.reason != NoKey::Refused))
 }
 

@@ -9,6 +9,7 @@ use crate::config::StoredCheck;
 use crate::config::UpstreamSignature::{Cos, S3};
 use crate::credentials::Credential;
 use crate::rewrite::{is_clock_refusal, is_credential_refusal, read_error};
+use crate::s3::xml::each_element;
 use crate::secret::Secret;
 
 /// Listings that one clean-up looks at. The probes write fewer objects than a page has.
@@ -621,9 +622,12 @@ pub(super) async fn clean_up(grant: &GrantProbes<'_>, key: &Credential) -> Findi
     // A store may list late, or in parts: listed again until nothing is left.
     for _ in 0..CLEANUPS {
         let listed = match store.send(&call).await {
-            Ok(seen) if seen.is_success() => keys_of(&String::from_utf8_lossy(&seen.body)),
+            Ok(seen) if seen.is_success() => keys_of(&seen.body),
             Ok(seen) => return left(finding.came(&seen), folder),
             Err(error) => return left(finding.came(error), folder),
+        };
+        let Some(listed) = listed else {
+            return left(finding.came("a listing that cannot be read"), folder);
         };
         if listed.iter().any(|key| !key.starts_with(folder)) {
             let finding = finding.came("a listing with keys of other prefixes");
@@ -654,12 +658,18 @@ fn left(finding: Finding, folder: &str) -> Finding {
         .change(format!("remove what is below {folder}"))
 }
 
-/// The keys of a listing.
-fn keys_of(text: &str) -> Vec<String> {
-    let parts = text.split("<Key>").skip(1);
-    let keys = parts.filter_map(|part| part.split_once("</Key>"));
-    keys.filter_map(|(key, _)| Some(quick_xml::escape::unescape(key).ok()?.into_owned()))
-        .collect()
+/// The keys of a listing; `None` for what is none.
+fn keys_of(listing: &[u8]) -> Option<Vec<String>> {
+    let (mut keys, mut is_listing) = (Vec::new(), false);
+    each_element(listing, |path, text| {
+        match path {
+            ["ListBucketResult", "Contents", "Key"] => keys.push(text.to_owned()),
+            ["ListBucketResult"] => is_listing = true,
+            _ => {}
+        }
+        Some(())
+    })?;
+    is_listing.then_some(keys)
 }
 
 fn listed(names: &[String]) -> String {

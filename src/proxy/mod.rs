@@ -449,8 +449,8 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<http::Response<ResponseBody>, S3Error> {
         let domains = &self.config().server.domains;
-        let head = &*in_s3_words(head, domains)?;
-        let request = S3Request::parse(head, domains)?; // what it requests
+        let s3_head = &*in_s3_words(head, domains)?;
+        let request = S3Request::parse(s3_head, domains)?; // what it requests
         in_flight.record.parsed(&request);
         if request.operation == Operation::PostObject {
             let posted = self.post_object(head, request, body, connection, in_flight);
@@ -458,11 +458,11 @@ impl Proxy {
         }
         let caller = self.admit_request(head, &request, connection, in_flight);
         let caller = caller.await?; // who calls, from where, within their limits
-        match self.decide(head, request, &caller, in_flight)? {
+        match self.decide(s3_head, request, &caller, in_flight)? {
             ControlFlow::Break(response) => Ok(response), // made here
             ControlFlow::Continue(forward) => {
                 // Boxed, as the look was before it: its future is large, and a small one is moved less.
-                Box::pin(self.carry_out(forward, head, body, &caller, in_flight)).await
+                Box::pin(self.carry_out(forward, s3_head, body, &caller, in_flight)).await
             }
         }
     }

@@ -237,7 +237,7 @@ fn object(plan: &ObjectPlan, length_assumed: bool) -> String {
         Framing::Plain => "as it comes",
     };
     let length = match plan.declared.length {
-        Some(_) if length_assumed => "as many bytes as its Content-Length has".to_owned(),
+        Some(_) if length_assumed => "as many bytes as its Content-Length declares".to_owned(),
         Some(length) => format!("{length} bytes"),
         None => {
             let most = plan.max_spooled;

@@ -7,6 +7,7 @@ mod access_rights;
 mod common_prefixes;
 mod configuration;
 mod document;
+mod elements;
 mod requests;
 mod responses;
 mod sts;
@@ -22,6 +23,7 @@ pub use responses::{DeleteResult, Deleted, list_buckets, location, unset};
 pub(crate) use responses::{UpstreamError, object_attributes, post_response};
 
 pub(crate) use document::NAMESPACE;
+pub(crate) use elements::each_element;
 pub use responses::error;
 pub(crate) use responses::native_error;
 pub use sts::sts_error;
