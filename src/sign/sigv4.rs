@@ -11,7 +11,7 @@ use memchr::memchr;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::mac::hmac_sha256;
+use super::mac::{derived, mac_of};
 use super::{Signable, compare_encoded};
 use crate::encoding::hex::push_hex;
 use crate::encoding::percent::{push_encoded, push_encoded_path};
@@ -89,24 +89,12 @@ impl SigningKey {
     /// Four HMACs: do it once a day, not once a request.
     pub fn derive(secret: &Secret, date: &str, region: &str, service: &str) -> Self {
         let start = Zeroizing::new(format!("AWS4{}", secret.expose()));
-        let mut mac = hmac_sha256(start.as_bytes());
-        for part in [date, region, service, TERMINATOR] {
-            let key = Zeroizing::new(<[u8; 32]>::from(
-                mac.chain_update(part).finalize().into_bytes(),
-            ));
-            mac = hmac_sha256(&*key);
-        }
-        Self(mac)
+        Self(derived(&start, &[date, region, service, TERMINATOR]))
     }
 
     /// The MAC of `message`.
     pub fn sign(&self, message: &[u8]) -> [u8; 32] {
-        self.0
-            .clone()
-            .chain_update(message)
-            .finalize()
-            .into_bytes()
-            .into()
+        mac_of(&self.0, message)
     }
 
     /// Whether `signature` is the MAC of `message`, in constant time.
