@@ -1058,7 +1058,6 @@ fn select(
     let method_name = method.as_str();
     let fits = |row: &OperationRow| {
         row.scope == scope
-            && row.selectors.len() == selectors.len()
             && row.method == method_name
             && (row.selectors == selectors || is_part_read(row, selectors))
     };
