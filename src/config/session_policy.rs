@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::aws_actions::{ActionKind, ActionSet};
-use super::cam::{Effect, PolicyError};
+use super::cam::{Effect, PolicyError, wrong};
 use super::key_glob::KeyGlob;
 use super::prefix::{self, PrefixPattern};
 use super::problem::printable;
@@ -89,7 +89,7 @@ impl SessionPolicy {
         &self.document
     }
 
-    /// What tells it from every other one.
+    /// What distinguishes it from every other one.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -355,7 +355,7 @@ fn prefixes(condition: &Value) -> Result<Option<Vec<KeyGlob>>, PolicyError> {
 }
 
 /// A pattern of keys. `${$}` is a dollar (IAM, "policy variables"); what else has a dollar and a brace,
-/// and a `?`, cannot be said in the policy of a key of COS.
+/// and a `?`, cannot be expressed in the policy of a key of COS.
 fn glob(text: &str, what: &str) -> Result<KeyGlob, PolicyError> {
     let text = text.replace("${$}", "$");
     let starts = text.split('*').enumerate();
@@ -400,13 +400,6 @@ fn texts<'j>(json: Option<&'j Value>, what: &str) -> Result<Vec<&'j str>, Policy
         let message = format!("its {what} is neither a text nor a list of texts");
         wrong(message, format!("write {what}, as AWS's grammar has it"))
     })
-}
-
-fn wrong(message: impl Into<String>, fix: impl Into<String>) -> PolicyError {
-    PolicyError {
-        message: message.into(),
-        fix: fix.into(),
-    }
 }
 
 #[cfg(test)]

@@ -470,7 +470,8 @@ impl CoreServer {
                     None => self.http1(socket, client, ending).await,
                     Some(acceptor) => {
                         drop(rules);
-                        self.tls(acceptor, socket, client, ending).await;
+                        // Boxed, so that a plain connection takes no room for it.
+                        Box::pin(self.tls(acceptor, socket, client, ending)).await;
                     }
                 }
             }
@@ -606,7 +607,7 @@ struct Ending {
 }
 
 impl Ending {
-    /// Completes when the drain begins, or a reload asks other things of clients.
+    /// Completes when the drain begins, or a reload changes what clients must show.
     async fn begins(mut self) {
         tokio::select! {
             _ = self.stages.wait_for(|stage| *stage != DrainStage::Running) => {}

@@ -147,7 +147,6 @@ pub(super) fn to_s3(
         behaviours.has(CosBehaviour::ReadsS3Metadata) && name.starts_with("x-amz-meta-")
     };
     let takes_either = behaviours.has(CosBehaviour::AcceptsEitherCopySource);
-    let lists_by_version = behaviours.has(CosBehaviour::ListsByVersion2);
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     for (name, value) in &head.headers {
         let text = name.as_str();
@@ -180,26 +179,27 @@ pub(super) fn to_s3(
         }
     }
     head.headers = headers;
-    // Only one native listing is documented: `list-type` has no meaning.
+    head.uri = without_signature(&head.uri, behaviours)?;
+    Ok(())
+}
+
+/// The target without the parameters of the signature. Only one native listing is documented: `list-type` has no
+/// meaning.
+fn without_signature(uri: &Uri, behaviours: Behaviours) -> Result<Uri, CosError> {
+    let lists_by_version = behaviours.has(CosBehaviour::ListsByVersion2);
     let kept = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         !is_of_signature(name) && (lists_by_version || name != "list-type")
     };
-    let query: Vec<&str> = head
-        .uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter(kept)
-        .collect();
+    let query = uri.query().unwrap_or_default();
+    let query: Vec<&str> = query.split('&').filter(kept).collect();
     let target = match query.join("&") {
-        query if query.is_empty() => head.uri.path().to_owned(),
-        query => format!("{}?{query}", head.uri.path()),
+        query if query.is_empty() => uri.path().to_owned(),
+        query => format!("{}?{query}", uri.path()),
     };
-    head.uri = target
-        .parse::<Uri>()
-        .map_err(|_| CosError::bad_request("InvalidURI", "Not a target"))?;
-    Ok(())
+    target
+        .parse()
+        .map_err(|_| CosError::bad_request("InvalidURI", "Not a target"))
 }
 
 /// Translates a response's headers to COS's names.

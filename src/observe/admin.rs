@@ -90,10 +90,10 @@ pub struct ReloadResponse {
 }
 
 /// The response to a request for a reload; `None`: there was none.
-pub(crate) fn reloaded(answer: Option<ReloadResponse>) -> Response<String> {
-    match answer {
-        Some(answer) if answer.is_taken => page(StatusCode::OK, answer.text),
-        Some(answer) => page(StatusCode::UNPROCESSABLE_ENTITY, answer.text),
+pub(crate) fn reloaded(response: Option<ReloadResponse>) -> Response<String> {
+    match response {
+        Some(response) if response.is_taken => page(StatusCode::OK, response.text),
+        Some(response) => page(StatusCode::UNPROCESSABLE_ENTITY, response.text),
         None => page(
             StatusCode::SERVICE_UNAVAILABLE,
             "no reload: cosgate ends, has no configuration file, or too many requests wait for one\n",
@@ -117,8 +117,8 @@ pub fn readyz(method: &Method, is_verbose: bool, readiness: &Readiness) -> Respo
     json_page(status, readiness.json())
 }
 
-/// Answers a request for another admin page; `metrics` makes the text of the metrics. The body of a response to HEAD is the server's to leave out.
-pub fn answer(
+/// The response to a request for another admin page; `metrics` makes the text of the metrics. The body of a response to HEAD is the server's to leave out.
+pub fn other_page(
     method: &Method,
     path: &str,
     metrics: impl FnOnce() -> (String, TextFormat),
@@ -196,7 +196,7 @@ mod tests {
             (Method::POST, "/livez", 405, "only GET and HEAD\n"),
             (Method::GET, "/livez/", 404, unknown.as_str()),
         ] {
-            let response = answer(&method, path, metrics);
+            let response = other_page(&method, path, metrics);
             assert_eq!(
                 (response.status().as_u16(), response.body().as_str()),
                 (status, body),
@@ -204,7 +204,7 @@ mod tests {
             );
         }
         assert_eq!(
-            answer(&Method::PUT, "/x", metrics).headers()[ALLOW],
+            other_page(&Method::PUT, "/x", metrics).headers()[ALLOW],
             "GET, HEAD"
         );
         let readiness = readiness(false, &[]);
@@ -253,11 +253,11 @@ mod tests {
             let json: serde_json::Value = serde_json::from_str(long.body()).unwrap();
             assert_eq!(json["ready"], status == 200);
             assert_eq!(json["draining"], is_draining);
-            let said = json["parts"].as_array().unwrap();
-            assert_eq!(said.len(), parts.len());
-            for (said, (name, holds, required)) in said.iter().zip(parts) {
+            let shown = json["parts"].as_array().unwrap();
+            assert_eq!(shown.len(), parts.len());
+            for (shown, (name, holds, required)) in shown.iter().zip(parts) {
                 assert_eq!(
-                    (&said["part"], &said["holds"], &said["required"]),
+                    (&shown["part"], &shown["holds"], &shown["required"]),
                     (&json!(name), &json!(holds), &json!(required))
                 );
             }
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn says_whose_tokens_cannot_be_checked() {
+    fn names_whose_tokens_cannot_be_checked() {
         let state = |name: &str, age, usable| KeyState {
             name: name.to_owned(),
             age,
@@ -300,7 +300,7 @@ mod tests {
             ),
         ] {
             let metrics = || ("cosgate_connections 0\n".to_owned(), format);
-            let response = answer(&Method::GET, "/metrics", metrics);
+            let response = other_page(&Method::GET, "/metrics", metrics);
             assert_eq!(response.body(), "cosgate_connections 0\n");
             assert_eq!(response.headers()[CONTENT_TYPE], content_type);
         }

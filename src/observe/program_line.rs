@@ -89,7 +89,7 @@ impl LineForm {
         if !self.is_json() {
             return format!("{}\n", VisibleLines(text));
         }
-        // A problem of the configuration says what it is: `FILE:LINE:COLUMN: warning: …`.
+        // A problem of the configuration names its kind: `FILE:LINE:COLUMN: warning: …`.
         let level = if text.contains(": warning: ") {
             Level::WARN
         } else {

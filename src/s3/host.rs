@@ -104,7 +104,7 @@ mod tests {
             .uri("http://localhost/x")
             .header(HOST, "localhost")
             .header(HOST, "localhost");
-        assert!(super::is_misdirected(&twice.body(()).unwrap(), &[]));
+        assert!(is_misdirected(&twice.body(()).unwrap(), &[]));
     }
 
     #[test]

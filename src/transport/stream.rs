@@ -2,7 +2,7 @@
 //!
 //! hyper reads as much as its buffer takes, up to 400 KiB for each stalled stream. So the memory of the proxy
 //! is bounded here: a read takes no more than its share of
-//! [`READ_BUDGET`], and a body asks [`StreamState::is_blocked`] before it hands over more.
+//! [`READ_BUDGET`], and a body checks [`StreamState::is_blocked`] before it hands over more.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -108,8 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CountedStream<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        this.stream
-            .set_limit(this.stream_state.core().share() as u64);
+        this.stream.set_limit(this.stream_state.max_read() as u64);
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if result.is_ready() {
             this.stream_state

@@ -73,9 +73,12 @@ fn shows_each_tenant_with_its_key_and_traffic() {
     let admin = program.address("admin=");
     assert_eq!(photo(program.addr, ACME, PHOTO), 404);
     assert_eq!(photo(program.addr, ACME, "/photos/globex/x"), 403);
-    let said = json(admin, "/tenants");
-    assert_eq!((&said["found"], &said["next"]), (&3.into(), &Value::Null));
-    let tenants = said["tenants"].as_array().unwrap();
+    let printed = json(admin, "/tenants");
+    assert_eq!(
+        (&printed["found"], &printed["next"]),
+        (&3.into(), &Value::Null)
+    );
+    let tenants = printed["tenants"].as_array().unwrap();
     let names: Vec<_> = tenants
         .iter()
         .map(|tenant| tenant["name"].as_str().unwrap())
@@ -183,11 +186,11 @@ fn refreshes_the_key_of_one_tenant_or_all() {
         "one that had no key"
     );
     eventually("it has its first", || generation("anyone") == 1);
-    let (status, said) = refresh(admin, "?tenant=nobody");
+    let (status, printed) = refresh(admin, "?tenant=nobody");
     assert_eq!(status, 404);
     assert!(
-        said["error"].as_str().unwrap().contains("/tenants"),
-        "{said}"
+        printed["error"].as_str().unwrap().contains("/tenants"),
+        "{printed}"
     );
     assert_eq!(refresh(admin, "?tenant=fixed").0, 409);
     assert_eq!(refresh(admin, "?tenants=acme").0, 400);
@@ -323,8 +326,8 @@ fn lists_come_page_by_page() {
     ] {
         let reply = get(admin, wrong);
         assert_eq!(reply.status, 400, "{wrong}");
-        let said: Value = serde_json::from_str(&reply.text()).unwrap();
-        assert!(said["error"].is_string(), "{said}");
+        let printed: Value = serde_json::from_str(&reply.text()).unwrap();
+        assert!(printed["error"].is_string(), "{printed}");
     }
 }
 

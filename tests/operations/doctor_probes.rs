@@ -163,7 +163,7 @@ probes! {
             &[("note", "-7200 s: 403 RequestTimeTooSkewed", "")], &[("note", "-7200 s: 200", "")]),
     ];
     finds_metadata_in_s3_s_words: ReadsS3Metadata => [
-        ("metadata in S3's words beside COS's signature",
+        ("metadata in S3's terms beside COS's signature",
             &[("note", "HEAD has: x-cos-meta-cos", "")], &[("note", "x-cos-meta-s3", "")]),
     ];
     finds_listings_of_version_2: ListsByVersion2 => [

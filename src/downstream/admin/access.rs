@@ -82,13 +82,13 @@ fn misdirected(path: &str) -> Response<String> {
 
 /// Whether a browser requests this for a page of another site. A link to the status page may be followed.
 fn is_of_another_site(path: &str, headers: &HeaderMap) -> bool {
-    let said = |name| headers.get(name).map(HeaderValue::as_bytes);
-    let is_link = path == "/" && said("sec-fetch-mode") == Some(b"navigate");
+    let value = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let is_link = path == "/" && value("sec-fetch-mode") == Some(b"navigate");
     let is_own = |site: &[u8]| [&b"same-origin"[..], b"none"].contains(&site);
-    said("sec-fetch-site").is_some_and(|site| !is_own(site)) && !is_link
+    value("sec-fetch-site").is_some_and(|site| !is_own(site)) && !is_link
 }
 
-/// Whether the request has `token`, as `Bearer` or as the password of `Basic`. How long that takes says nothing
+/// Whether the request has `token`, as `Bearer` or as the password of `Basic`. How long that takes reveals nothing
 /// of the token but its length.
 fn shows_token(headers: &HeaderMap, token: &Secret) -> bool {
     let mut values = headers.get_all(AUTHORIZATION).iter();

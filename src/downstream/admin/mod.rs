@@ -28,13 +28,13 @@ use crate::clock::wall_clock;
 use crate::downstream::live::LiveConfig;
 use crate::downstream::readiness::ReadinessCheck;
 use crate::downstream::reloads::Reloads;
-use crate::observe::admin::{self, answer, json_page, page, read_only, readyz, reloaded};
+use crate::observe::admin::{self, json_page, other_page, page, read_only, readyz, reloaded};
 use crate::observe::{MetricsView, RateHistory, TextFormat};
 use crate::proxy::Shared;
 use documents::{DocumentError, Parameters};
 
 /// Connections at once: a scraper or two, and someone who looks. The next one takes the place of the
-/// oldest, so that nobody who says nothing keeps a probe from its response.
+/// oldest, so that nobody who sends nothing keeps a probe from its response.
 const CONNECTIONS: usize = 64;
 /// The longest that one connection is kept.
 const CONNECTION_TIME: Duration = Duration::from_mins(1);
@@ -155,7 +155,7 @@ async fn respond<B>(pages: &Arc<AdminPages>, request: &Request<B>) -> Response<S
                 let view = metrics_view(&pages.live, &shared);
                 (shared.metrics().render(&view, format), format)
             };
-            answer(method, path, metrics)
+            other_page(method, path, metrics)
         }
     }
 }
@@ -289,7 +289,7 @@ fn metrics_view(live: &LiveConfig, shared: &Shared) -> MetricsView {
 async fn reload(reloads: Option<&Reloads>) -> Response<String> {
     let requested = reloads.and_then(Reloads::request);
     match requested {
-        Some(answer) => reloaded(answer.await.ok()),
+        Some(requested) => reloaded(requested.await.ok()),
         None => reloaded(None),
     }
 }

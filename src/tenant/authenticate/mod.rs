@@ -1,4 +1,4 @@
-//! Who asks: one file for each kind of proof, and what else a tenant asks of its callers.
+//! Who calls: one file for each kind of proof, and what else a tenant requires of its callers.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,6 +22,7 @@ use crate::config::{CertificateName, Config, RevokedSessions};
 use crate::encoding::percent::percent_decode;
 use crate::error::{Code, S3Error};
 use crate::payload::{ChunkSignatures, Mode};
+use crate::s3::headers::values_of;
 use crate::s3::{S3Request, native};
 use crate::secret::Secret;
 use crate::sign::sigv2;
@@ -148,7 +149,7 @@ pub enum Identity {
     Session {
         /// The key's id.
         key_id: Arc<str>,
-        /// Whom the identity provider said it is, if the key was got with a token.
+        /// Whom the identity provider names, if the key was got with a token.
         subject: Option<Arc<str>>,
         /// The local key that the key was got with, if it was not a token.
         access_key: Option<Arc<str>>,
@@ -333,7 +334,7 @@ impl Tenants {
     }
 
     /// From now on the tokens of the identity provider at `index` are checked with `keys` alone. They
-    /// count once [`Tenants::confirm_keys`] has said when they were read.
+    /// count once [`Tenants::confirm_keys`] has set when they were read.
     pub(crate) fn replace_keys(&self, index: usize, keys: KeySet) {
         if let Some(identity) = self.identities.get(index) {
             identity.replace_keys(keys);
@@ -364,7 +365,7 @@ impl Tenants {
         Ok(Authenticated::new(tenant, Identity::Assumed, payload))
     }
 
-    /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
+    /// Finds out who sent `head`, which is as it came, and `requested`, which is in S3's terms. `now` is the
     /// local clock.
     ///
     /// Any mark of a signature makes the request one that must be signed well: nothing falls back
@@ -380,7 +381,7 @@ impl Tenants {
         caller.map(Identified)
     }
 
-    /// Holds a caller whose proof is good to what else its tenant asks: a certificate, an address.
+    /// Holds a caller whose proof is good to what else its tenant requires: a certificate, an address.
     pub(crate) fn admit(
         &self,
         Identified(caller): Identified,
@@ -494,7 +495,7 @@ impl Tenants {
             (tenant, Identity::Certificate(Arc::clone(name)))
         } else if let Some((uid, tenant)) = self.admissions.user(connection) {
             let tenant = of(tenant)?;
-            // Something on this machine may pass on what a page asks.
+            // Something on this machine may pass on what a page requests.
             anonymous::refuse_page(head, bucket, tenant, true)?;
             (tenant, Identity::Unix(uid))
         } else {
@@ -538,7 +539,7 @@ impl Authenticated {
         &self.identity
     }
 
-    /// What the client said of its body, and so what must be checked while it streams.
+    /// What the client declared of its body, and so what must be checked while it streams.
     pub fn payload(&self) -> Mode {
         self.payload
     }
@@ -687,7 +688,7 @@ fn is_signed(headers: &HeaderMap) -> bool {
 /// `x-amz-content-sha256`: absent, or one visible value.
 fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
     const NAME: HeaderName = HeaderName::from_static(CONTENT_SHA256);
-    let mut values = headers.get_all(NAME).iter();
+    let mut values = values_of(headers, NAME);
     let Some(value) = values.next() else {
         return Ok(None);
     };

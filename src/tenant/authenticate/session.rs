@@ -18,6 +18,7 @@ use crate::encoding::hex::sha256_hex;
 use crate::error::{Code, S3Error};
 use crate::payload::Mode;
 use crate::s3::Query;
+use crate::s3::headers::values_of;
 use crate::s3::sts::{StsAction, StsRequest, too_large};
 use crate::sign::Signable;
 use crate::sign::sigv4::{SigV4Claim, SigningKey};
@@ -59,7 +60,7 @@ pub(super) fn session_token<'a>(
         .iter()
         .filter(|(known, _)| known.eq_ignore_ascii_case(name.as_str()))
         .map(|(_, value)| Some(&**value));
-    let in_headers = headers.get_all(name).iter();
+    let in_headers = values_of(headers, name.clone());
     let mut all = in_headers.map(|value| value.to_str().ok()).chain(in_query);
     match (all.next(), all.next()) {
         (None, _) => Ok(None),
@@ -176,7 +177,7 @@ impl Tenants {
         self.identities.get(index)
     }
 
-    /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for, if it asks for any.
+    /// Checks a call of STS, whose body is `form`, and makes the keys that it requests, if it requests any.
     /// They are to be given to a caller who is admitted.
     pub(crate) fn issue(
         &self,
@@ -270,7 +271,7 @@ impl Tenants {
         if session_token(&SECURITY_TOKEN, &call.head.headers, query.pairs())?.is_some() {
             return Err(S3Error::new(
                 Code::AccessDenied,
-                "Access Denied: session keys cannot ask for session keys; use a local access key.",
+                "Access Denied: session keys cannot request session keys; use a local access key.",
             ));
         }
         let claim = call.claim()?;
@@ -280,7 +281,7 @@ impl Tenants {
         Ok((tenant, key))
     }
 
-    /// Who has signed a call that asks who they are: a session key may.
+    /// Who has signed a call that requests who they are: a session key may.
     fn caller_of(
         &self,
         call: &SignedCall<'_>,
