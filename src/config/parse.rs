@@ -217,12 +217,16 @@ fn shared_cache(section: Section<'_>) -> Option<SharedCache> {
     if let Some(key) = &key {
         refuse_short_seal(&section, "key", key);
     }
+    let limits = section.flag("limits").value;
+    let limits_timeout = section.duration("limits_timeout").value;
     section.finish();
     Some(SharedCache {
         redis: redis?.value,
         sentinels,
         ca_file,
         key: key?.value,
+        limits,
+        limits_timeout,
     })
 }
 
