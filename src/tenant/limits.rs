@@ -200,6 +200,12 @@ impl Limits {
         shared.map_or(own, |shared| own.max(shared.charge(now, bytes)))
     }
 
+    /// How long bytes must wait for what all replicas have moved, as far as is known.
+    pub(crate) fn shared_wait(&self, way: Direction, now: Duration) -> Duration {
+        let shared = self.shared.as_ref().and_then(|shared| shared.rate(way));
+        shared.map_or(Duration::ZERO, |shared| shared.paid_in(now))
+    }
+
     /// Refuses an object or a part of so many bytes.
     pub(crate) fn check_object(&self, bytes: u64) -> Result<(), S3Error> {
         match self.object_size {
@@ -305,6 +311,7 @@ impl From<Limited> for S3Error {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::shared_rate::tests::TestStore;
     use super::*;
 
     fn limits(limits: &TenantLimits) -> Arc<Limits> {
@@ -434,6 +441,63 @@ mod tests {
             cores.into_iter().map(|core| core.join().unwrap()).sum()
         });
         assert_eq!(admitted, 1000);
+    }
+
+    fn sharing(store: &Arc<TestStore>, configured: &TenantLimits) -> Arc<Limits> {
+        let store = Arc::clone(store) as Arc<dyn RateStore>;
+        let owner = "acme";
+        let sharing = Sharing {
+            store: &store,
+            owner,
+        };
+        Limits::sharing(configured, Some(sharing)).unwrap()
+    }
+
+    #[test]
+    fn the_own_rate_goes_on_from_what_was_shared_when_the_store_goes_away() {
+        let store = Arc::new(TestStore::default());
+        let limits = sharing(
+            &store,
+            &TenantLimits {
+                requests_per_second: Some(10),
+                burst: Some(3),
+                ..TenantLimits::default()
+            },
+        );
+        assert!(limits.shares_requests());
+        let take = |at| limits.poll_take(ms(at), Waker::noop());
+        assert!(take(1000).is_pending());
+        store.answer(ms(1000), 2, ms(0));
+        for _ in 0..2 {
+            assert_eq!(take(1000), Poll::Ready((RateDecider::Shared, Ok(()))));
+        }
+        assert!(take(1000).is_pending());
+        store.fail();
+        assert_eq!(take(1000), Poll::Ready((RateDecider::Own, Ok(()))));
+        let refused = Err(Limited::Rate(ms(100)));
+        assert_eq!(take(1000), Poll::Ready((RateDecider::Own, refused)));
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_shared_through_the_same_store() {
+        let configured = TenantLimits {
+            requests_per_second: Some(10),
+            ..TenantLimits::default()
+        };
+        let (store, other) = (TestStore::default(), TestStore::default());
+        let [store, other] = [store, other].map(|store| Arc::new(store) as Arc<dyn RateStore>);
+        let of = |store| {
+            let owner = "acme";
+            Some(Sharing { store, owner })
+        };
+        let after = |old, sharing| Limits::succeeding(&configured, Some(old), sharing).unwrap();
+        let first = Limits::sharing(&configured, of(&store)).unwrap();
+        assert!(Arc::ptr_eq(&first, &after(&first, of(&store))));
+        assert!(!Arc::ptr_eq(&first, &after(&first, of(&other))));
+        let alone = after(&first, None);
+        assert!(!alone.shares_requests());
+        assert!(Arc::ptr_eq(&alone, &after(&alone, None)));
+        assert!(after(&alone, of(&store)).shares_requests());
     }
 
     proptest! {

@@ -249,7 +249,7 @@ impl ChargedRate {
         if self.terms.store.is_away() {
             return Duration::ZERO;
         }
-        let mut bill = self.bill.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bill = self.bill();
         bill.unpaid = bill.unpaid.saturating_add(units);
         let wait = bill.paid_at.saturating_sub(now);
         let is_due = bill.unpaid > 0 && now >= bill.call_at;
@@ -259,17 +259,26 @@ impl ChargedRate {
         }
         wait
     }
+
+    /// How long it takes until what all replicas have used is paid for, as far as the store has said.
+    pub(crate) fn paid_in(&self, now: Duration) -> Duration {
+        self.bill().paid_at.saturating_sub(now)
+    }
+
+    fn bill(&self) -> MutexGuard<'_, Bill> {
+        self.bill.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Account for ChargedRate {
     fn next_call(&self) -> AccountCall<'_> {
-        let mut bill = self.bill.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bill = self.bill();
         bill.in_call = bill.unpaid;
         self.terms.call(bill.unpaid, true)
     }
 
     fn answered(&self, now: Duration, _: u64, wait: Duration) {
-        let mut bill = self.bill.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bill = self.bill();
         bill.is_called = false;
         bill.unpaid = bill.unpaid.saturating_sub(mem::take(&mut bill.in_call));
         bill.paid_at = now + wait;
@@ -277,7 +286,194 @@ impl Account for ChargedRate {
     }
 
     fn failed(&self) {
-        let mut bill = self.bill.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bill = self.bill();
         *bill = Bill::default(); // from now on each replica counts alone
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A store that has each call made when the test says so.
+    #[derive(Default)]
+    pub(in super::super) struct TestStore {
+        pub(in super::super) is_away: AtomicBool,
+        calls: Mutex<Vec<Arc<dyn Account>>>,
+    }
+
+    impl fmt::Debug for TestStore {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("TestStore")
+        }
+    }
+
+    impl RateStore for TestStore {
+        fn is_away(&self) -> bool {
+            self.is_away.load(Ordering::Relaxed)
+        }
+
+        fn call(&self, account: Arc<dyn Account>) {
+            self.calls.lock().unwrap().push(account);
+        }
+
+        fn account_name(&self, owner: &str, counted: &str) -> String {
+            format!("{owner} {counted}")
+        }
+    }
+
+    impl TestStore {
+        /// The units that are requested, if anything is.
+        pub(in super::super) fn requested(&self) -> Option<u64> {
+            let calls = self.calls.lock().unwrap();
+            assert!(calls.len() <= 1, "one call in flight");
+            calls.first().map(|account| account.next_call().units)
+        }
+
+        pub(in super::super) fn answer(&self, now: Duration, units: u64, wait: Duration) {
+            let account = self.calls.lock().unwrap().pop().unwrap();
+            account.next_call();
+            account.answered(now, units, wait);
+        }
+
+        pub(in super::super) fn fail(&self) {
+            self.is_away.store(true, Ordering::Relaxed);
+            let account = self.calls.lock().unwrap().pop().unwrap();
+            account.failed();
+        }
+    }
+
+    pub(in super::super) fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn leased(per_second: u64, burst: u64) -> (Arc<TestStore>, Arc<LeasedRate>) {
+        let store = Arc::new(TestStore::default());
+        let shared = Arc::clone(&store) as Arc<dyn RateStore>;
+        let sharing = Sharing {
+            store: &shared,
+            owner: "acme",
+        };
+        let rate = LeasedRate::new(sharing, "requests", per_second, burst);
+        (store, rate)
+    }
+
+    fn take(rate: &Arc<LeasedRate>, now: u64) -> Poll<Result<(), Duration>> {
+        rate.poll_take(ms(now), Waker::noop())
+    }
+
+    const TAKEN: Poll<Result<(), Duration>> = Poll::Ready(Ok(()));
+
+    #[test]
+    fn leases_a_few_units_and_more_before_they_are_used_up() {
+        let (store, rate) = leased(1000, 1000);
+        assert_eq!(take(&rate, 0), Poll::Pending);
+        assert_eq!(store.requested(), Some(10), "what the rate gives in 10 ms");
+        store.answer(ms(1), 10, ms(0));
+        for _ in 0..5 {
+            assert_eq!(take(&rate, 2), TAKEN);
+            assert_eq!(store.requested(), None);
+        }
+        assert_eq!(take(&rate, 2), TAKEN);
+        assert_eq!(store.requested(), Some(10), "less than half are left");
+        for _ in 0..4 {
+            assert_eq!(take(&rate, 3), TAKEN);
+        }
+        assert_eq!(take(&rate, 3), Poll::Pending);
+    }
+
+    #[test]
+    fn leases_as_many_units_as_requests_wait() {
+        let (store, rate) = leased(10, 100);
+        for _ in 0..30 {
+            assert_eq!(take(&rate, 0), Poll::Pending);
+        }
+        assert_eq!(store.requested(), Some(30));
+        store.answer(ms(1), 30, ms(0));
+        for _ in 0..30 {
+            assert_eq!(take(&rate, 1), TAKEN);
+        }
+        assert_eq!(take(&rate, 1), Poll::Pending);
+        assert_eq!(store.requested(), Some(1));
+    }
+
+    #[test]
+    fn does_not_call_a_store_that_has_no_more() {
+        let (store, rate) = leased(10, 10);
+        assert_eq!(take(&rate, 0), Poll::Pending);
+        store.answer(ms(1), 0, ms(70));
+        for now in [1, 30, 70] {
+            assert_eq!(take(&rate, now), Poll::Ready(Err(ms(71 - now))));
+        }
+        assert_eq!(store.requested(), None);
+        assert_eq!(take(&rate, 71), Poll::Pending);
+        assert_eq!(store.requested(), Some(1));
+    }
+
+    #[test]
+    fn gives_up_units_that_nobody_used() {
+        let (store, rate) = leased(1000, 1000);
+        assert_eq!(take(&rate, 0), Poll::Pending);
+        store.answer(ms(0), 10, ms(0));
+        assert_eq!(take(&rate, 999), TAKEN);
+        assert_eq!(take(&rate, 1000), Poll::Pending);
+    }
+
+    #[test]
+    fn a_small_burst_is_not_left_to_wait_for_longer_than_it_lasts() {
+        let (store, rate) = leased(1000, 8);
+        assert_eq!(take(&rate, 0), Poll::Pending);
+        assert_eq!(store.requested(), Some(1));
+        store.answer(ms(0), 0, Duration::from_micros(1));
+        assert_eq!(take(&rate, 1), Poll::Pending);
+    }
+
+    #[test]
+    fn bytes_are_charged_together_and_wait_for_all_replicas() {
+        let store = Arc::new(TestStore::default());
+        let shared = Arc::clone(&store) as Arc<dyn RateStore>;
+        let sharing = Sharing {
+            store: &shared,
+            owner: "acme",
+        };
+        let rate = ChargedRate::new(sharing, "upload", 1000, ms(100));
+        assert_eq!(rate.charge(ms(0), 50), ms(0));
+        assert_eq!(rate.charge(ms(1), 30), ms(0));
+        assert_eq!(store.requested(), Some(80));
+        rate.charge(ms(1), 5); // after the call began
+        store.answer(ms(2), 85, ms(500));
+        assert_eq!(rate.paid_in(ms(2)), ms(500));
+        assert_eq!(rate.charge(ms(10), 7), ms(492));
+        assert_eq!(store.requested(), None, "too soon");
+        assert_eq!(rate.charge(ms(12), 0), ms(490));
+        assert_eq!(store.requested(), Some(7));
+        store.fail();
+        assert_eq!(rate.charge(ms(13), 100), ms(0), "the own rate holds");
+        assert_eq!(rate.paid_in(ms(13)), ms(0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Whatever the store gives and when, no more are let in than it gave.
+        #[test]
+        fn lets_in_what_was_leased_and_no_more(steps in proptest::collection::vec((0_u64..30, 0_u64..4, 0_u64..20, 0_u64..40), 1..200)) {
+            let (store, rate) = leased(200, 50);
+            let (mut now, mut given, mut let_in) = (0, 0, 0);
+            for (step, kind, units, wait) in steps {
+                now += step;
+                if kind == 0 && store.requested().is_some() {
+                    store.answer(ms(now), units, ms(wait));
+                    given += units;
+                } else if take(&rate, now) == TAKEN {
+                    let_in += 1;
+                }
+                prop_assert!(let_in <= given);
+            }
+        }
     }
 }
