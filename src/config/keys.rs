@@ -1375,13 +1375,13 @@ static SHARED: ConfigTable = ConfigTable {
             "limits",
             Value::Flag,
             Default::Is("false"),
-            "The rates of tenants and of templates' subjects hold over all these cosgates together: see [Shared limits](operations.md#shared-limits).",
+            "The rates of tenants and of templates' subjects hold over all these cosgates together: see [Shared limits](configuration-guide.md#shared-limits).",
         ),
         key(
             "limits_timeout",
             Value::Duration(MILLISECOND, SECOND),
             Default::Is("20ms"),
-            "How long a request waits for the Redis at most. After that the limits of its own cosgate decide.",
+            "How long a request waits for the Redis at most. After that its own cosgate decides alone.",
         ),
     ],
 };
