@@ -16,7 +16,8 @@ const LEASE_LIFE: Duration = Duration::from_secs(1);
 const CALL_GAP: Duration = Duration::from_millis(10);
 /// The gap is no longer than this part of the credit: what the store cannot keep so long would be lost.
 const PARTS_OF_CREDIT: u32 = 8;
-/// The longest debt that the store keeps. A clock of the store that was set back cannot make it longer.
+/// The longest debt that the store keeps, and the longest wait that it can cause: a clock of the store that was set
+/// back cannot make them longer.
 const LONGEST_DEBT: Duration = Duration::from_mins(1);
 
 /// The store that replicas have in common.
@@ -56,7 +57,7 @@ pub struct AccountCall<'a> {
     pub units: u64,
     /// Whether they are all taken, with or without credit; otherwise no more than there is credit for.
     pub may_owe: bool,
-    /// Nobody owes more than this.
+    /// No account is further ahead of time than this before the call.
     pub longest_debt: Duration,
 }
 
@@ -138,7 +139,7 @@ impl Terms {
             credit: self.credit,
             units,
             may_owe,
-            longest_debt: LONGEST_DEBT.max(self.credit),
+            longest_debt: if may_owe { LONGEST_DEBT } else { self.credit },
         }
     }
 }
@@ -213,7 +214,7 @@ impl Account for LeasedRate {
         lease.call_at = if wait.is_zero() {
             now
         } else {
-            now + wait.max(self.terms.gap)
+            now + wait.clamp(self.terms.gap, LONGEST_DEBT)
         };
         let waiting = mem::take(&mut lease.waiting);
         drop(lease);
@@ -281,7 +282,7 @@ impl Account for ChargedRate {
         let mut bill = self.bill();
         bill.is_called = false;
         bill.unpaid = bill.unpaid.saturating_sub(mem::take(&mut bill.in_call));
-        bill.paid_at = now + wait;
+        bill.paid_at = now + wait.min(LONGEST_DEBT);
         bill.call_at = now + self.terms.gap;
     }
 

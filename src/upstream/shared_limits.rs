@@ -37,18 +37,21 @@ const RETRY: Duration = Duration::from_secs(1);
 const CALLS_TOGETHER: usize = 128;
 
 /// The generic cell rate algorithm. An account is the time at which everything is paid for, by the Redis's own
-/// clock, in microseconds. It expires when its credit is whole again.
+/// clock, in microseconds. It expires when its credit is whole again. One that is further ahead than it can be was
+/// written before the clock was set back: it is corrected.
 const SCRIPT: &str = r"
 local per_second, credit, units = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local cost = 1000000 / per_second
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local ahead = (tonumber(redis.call('GET', KEYS[1])) or now) - now
-ahead = math.min(math.max(ahead, 0), tonumber(ARGV[5]))
+local longest = tonumber(ARGV[5])
+local is_wrong = ahead > longest
+ahead = math.min(math.max(ahead, 0), longest)
 if ARGV[4] == '0' then
   units = math.min(units, math.max(math.floor((credit - ahead + 1) / cost), 0))
 end
-if units > 0 then
+if units > 0 or is_wrong then
   ahead = ahead + units * cost
   redis.call('SET', KEYS[1], string.format('%.0f', now + ahead), 'PX', math.ceil(ahead / 1000) + 1)
 end
@@ -153,7 +156,8 @@ impl RateStore for SharedLimits {
 
     fn call(&self, account: Arc<dyn Account>) {
         if let Err(unsent) = self.calls.send(account) {
-            unsent.0.failed(); // the thread has ended
+            self.state.is_away.store(true, Ordering::Release); // the thread has ended
+            unsent.0.failed();
         }
     }
 

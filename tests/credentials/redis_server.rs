@@ -1,4 +1,5 @@
 //! A real Redis (Debian's `redis-server`) for one test.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};

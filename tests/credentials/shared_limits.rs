@@ -133,6 +133,27 @@ fn a_burst_is_let_in_once_over_all_replicas_and_other_tenants_have_their_own() {
     }
 }
 
+#[test]
+fn a_clock_of_the_redis_that_was_set_back_shuts_nobody_out() {
+    let Some(redis) = Redis::start() else { return };
+    let emulator = emulator();
+    let limits = "requests_per_second = 10\nburst = 1";
+    let gateway = reached(&shared(&emulator, &url(redis.port), PATIENT, limits));
+    head(&gateway, ACME).assert_ok();
+    let mut connection = redis.connection();
+    let names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    let [name] = names.as_slice() else {
+        panic!("{names:?}");
+    };
+    let (seconds, _): (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
+    let later = format!("{}000000", seconds + 3600);
+    let mut set = redis::cmd("SET");
+    set.arg(name).arg(later).exec(&mut connection).unwrap();
+    eventually("the tenant is let in again", || {
+        head(&gateway, ACME).status == 200
+    });
+}
+
 /// Sends `count` requests, of which none may take long, to a gateway whose Redis is no more.
 fn assert_undelayed(gateway: &Gateway, count: u32) {
     let before = gateway.metric(DECISIONS, "own");
