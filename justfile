@@ -9,8 +9,8 @@ ci:
 # Format, lint and test: what to run while working
 dev:
     cargo fmt
-    cargo clippy --all-targets --locked -- -D warnings
-    cargo test --locked
+    cargo clippy --all-targets --all-features --locked -- -D warnings
+    cargo test --all-features --locked
 
 # Real clients against `cosgate dev`
 interop:

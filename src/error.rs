@@ -84,14 +84,14 @@ impl S3Error {
         self
     }
 
-    /// Answers another status than the code's own (an upstream's, passed through).
+    /// Has another status than the code's own (an upstream's, passed through).
     #[must_use]
     pub fn status(mut self, status: StatusCode) -> Self {
         self.0.status = status;
         self
     }
 
-    /// Asks the client to come back after `seconds` (`Retry-After`).
+    /// Has the client come back after `seconds` (`Retry-After`).
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.0.retry_after = Some(seconds);

@@ -1,4 +1,4 @@
-//! What the keys of many tenants weigh. The only test of its process, so that it can ask the system.
+//! What the keys of many tenants weigh. The only test of its process, so that it can query the system.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::format_push_string,
@@ -51,7 +51,7 @@ fn config(port: u16) -> Config {
     Config::parse("test.toml", &text, &sources).unwrap().0
 }
 
-/// Answers every call with a key.
+/// Responds to every call with a key.
 async fn sts(listener: TcpListener) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();

@@ -185,9 +185,10 @@ pub(crate) fn system_calls(running: &Running, work: Work) -> io::Result<f64> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
-    let mut said = BufReader::new(strace.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
+    let mut printed =
+        BufReader::new(strace.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
     // It says so when it has every thread.
-    for line in said.by_ref() {
+    for line in printed.by_ref() {
         if line?.contains("attached") {
             break;
         }
@@ -195,7 +196,7 @@ pub(crate) fn system_calls(running: &Running, work: Work) -> io::Result<f64> {
     requests_of(running, work, REQUESTS, BUSY)?;
     kill_process(Pid::from_child(&strace), Signal::INT)?;
     let mut total = None;
-    for line in said {
+    for line in printed {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
         if let [_, _, _, calls, .., "total"] = words[..] {
@@ -203,7 +204,7 @@ pub(crate) fn system_calls(running: &Running, work: Work) -> io::Result<f64> {
         }
     }
     strace.wait()?;
-    let total = total.ok_or_else(|| io::Error::other("strace told no total"))?;
+    let total = total.ok_or_else(|| io::Error::other("strace reported no total"))?;
     Ok(total / REQUESTS as f64)
 }
 
@@ -238,8 +239,8 @@ fn dump(pid: Pid, out: &Path, number: usize) -> io::Result<Totals> {
         }
     }
     busiest.ok_or_else(|| {
-        let said = String::from_utf8_lossy(&done.stderr);
-        io::Error::other(format!("callgrind_control: {said}"))
+        let printed = String::from_utf8_lossy(&done.stderr);
+        io::Error::other(format!("callgrind_control: {printed}"))
     })
 }
 

@@ -21,7 +21,7 @@ const HOST: &str = "s3.localhost";
 const BLOCK: usize = 256 << 10;
 /// Bytes of a body that leave together with the head.
 const WITH_HEAD: u64 = 16 << 10;
-/// Bytes of an answer after which a slow reader reads no more.
+/// Bytes of a response after which a slow reader reads no more.
 const STALL_AFTER: u64 = 64 << 10;
 /// Without any progress for so long, a run has failed.
 const STUCK: Duration = Duration::from_secs(30);
@@ -267,14 +267,14 @@ impl Connection {
                 Phase::Idle => {
                     return Err(read_some(&mut self.socket, scratch).map_or_else(
                         |error| error,
-                        |_| io::Error::other("bytes after the answer"),
+                        |_| io::Error::other("bytes after the response"),
                     ));
                 }
                 Phase::Stalled => return Ok(()),
                 Phase::Sending { sent } => {
                     let piece = request.from(*sent);
                     if piece.is_empty() {
-                        // The answer is not there yet: reading now would be a system call in vain.
+                        // The response is not there yet: reading now would be a system call in vain.
                         self.phase = Phase::Head;
                         return Ok(());
                     }
@@ -309,7 +309,7 @@ impl Connection {
         }
     }
 
-    /// Reads the head of an answer, which ends at `end`.
+    /// Reads the head of a response, which ends at `end`.
     fn body_after(&mut self, end: usize) -> io::Result<Phase> {
         let text = String::from_utf8_lossy(&self.head[..end]);
         if !text.starts_with("HTTP/1.1 200") {
@@ -322,7 +322,7 @@ impl Connection {
         let length = content_length(&text).and_then(|length| length.checked_sub(got));
         self.bytes += got;
         Ok(Phase::Body {
-            left: length.ok_or_else(|| io::Error::other("an answer of another length"))?,
+            left: length.ok_or_else(|| io::Error::other("a response of another length"))?,
         })
     }
 }

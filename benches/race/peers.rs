@@ -18,7 +18,7 @@ pub(crate) const COS: &str = "examplebucket-1250000000.cos.ap-guangzhou.myqcloud
 const TOKEN_REPEATS: usize = 140;
 /// Under valgrind, cosgate needs a few seconds.
 const READY: Duration = Duration::from_secs(90);
-/// After this, a process that was told to end is killed.
+/// After this, a process that got to end is killed.
 const STOPPED: Duration = Duration::from_secs(20);
 
 /// How a proxy speaks to the upstream.
@@ -152,8 +152,8 @@ impl Running {
         };
         let ready = running.wait_until_ready().and_then(|()| running.check());
         ready.map_err(|error| {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            io::Error::other(format!("{}: {error} {said}", proxy.name()))
+            let printed = fs::read_to_string(&log).unwrap_or_default();
+            io::Error::other(format!("{}: {error} {printed}", proxy.name()))
         })?;
         Ok(running)
     }

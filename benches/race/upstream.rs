@@ -1,6 +1,6 @@
 //! A stand-in of COS that costs little: one thread, every object made of the same byte.
 //!
-//! `GET …/N` sends `N` bytes. `PUT` reads the body, and answers with the CRC-64 and the MD5 of that many of
+//! `GET …/N` sends `N` bytes. `PUT` reads the body, and responds with the CRC-64 and the MD5 of that many of
 //! [`BYTE`], which is all that the load ever sends. Under `/stall/`, a `PUT` is read up to
 //! [`STALL_AFTER`] bytes and no further.
 
@@ -53,7 +53,7 @@ impl Objects {
         Self(objects)
     }
 
-    /// The head of an answer about the object of `length`, with a body of `body`.
+    /// The head of a response about the object of `length`, with a body of `body`.
     fn head(&self, length: u64, body: u64) -> Vec<u8> {
         let Some((crc, etag)) = self.0.get(&length) else {
             return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec();
@@ -257,7 +257,7 @@ impl Connection {
                 stall: path.contains("/stall/"),
             }
         };
-        // Nobody here sends a second request before the first is answered: what follows a head is its body.
+        // Nobody here sends a second request before the response to the first: what follows a head is its body.
         self.head.clear();
         Ok(())
     }

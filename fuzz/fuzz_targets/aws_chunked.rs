@@ -73,7 +73,7 @@ fn plan_of(byte: u8) -> Plan {
     }
 }
 
-/// A body of the fuzzer's own, said to hold `length` bytes.
+/// A body of the fuzzer's own, declared to hold `length` bytes.
 fn raw(mode: Mode, seed: u8, length: usize, body: &[u8]) {
     let trailer = (mode != Mode::Unsigned).then_some(ANY);
     let whole = run(mode, trailer, length, &[Bytes::copy_from_slice(body)]);

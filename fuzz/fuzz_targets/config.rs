@@ -1,4 +1,4 @@
-//! Any configuration: it is taken, or everything that is wrong with it can be said.
+//! Any configuration: it is taken, or everything that is wrong with it can be expressed.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
 //! Any browser's form, in any pieces: the fields, the file and the refusal do not depend on the pieces;
-//! the file is what stands between its head and the form's end; what the form asks names one clean key.
+//! the file is what stands between its head and the form's end; what the form requests names one clean key.
 //!
 //! An input is: a seed of the pieces, and a body whose boundary is [`BOUNDARY`].
 

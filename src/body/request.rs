@@ -69,7 +69,7 @@ pub(crate) enum UploadFailure {
     ClientGone,
     /// The client fell below the least pace.
     ClientSlow,
-    /// A check failed: the body is not what the client said of it.
+    /// A check failed: the body is not what the client declared of it.
     Payload(PayloadError),
     /// COS fell below the least pace.
     UpstreamSlow,

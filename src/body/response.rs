@@ -59,7 +59,7 @@ pub(crate) trait ResponseConnection: fmt::Debug {
 pub(crate) enum DownloadFailure {
     /// The client reads too slowly.
     ClientSlow,
-    /// The response was not what COS answers; the text says how.
+    /// The response was not what COS returns; the text says how.
     Malformed(&'static str),
     /// The response says that there is more, and the client would not learn where.
     NoNextPage,
@@ -267,15 +267,15 @@ impl From<Unfit> for DownloadFailure {
 impl fmt::Display for DownloadFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Self::Malformed(how) = self {
-            return write!(f, "COS's answer cannot be read: {how}");
+            return write!(f, "COS's response cannot be read: {how}");
         }
         f.write_str(match self {
-            Self::ClientSlow => "the client read the answer too slowly",
+            Self::ClientSlow => "the client read the response too slowly",
             Self::Malformed(how) => how,
             Self::NoNextPage => "COS's listing goes on and does not say where",
-            Self::OutOfScope => "the answer named something outside the caller's grants",
-            Self::UpstreamGone => "COS ended the answer before it was whole",
-            Self::UpstreamSlow => "COS sent the answer too slowly",
+            Self::OutOfScope => "the response named something outside the caller's grants",
+            Self::UpstreamGone => "COS ended the response before it was whole",
+            Self::UpstreamSlow => "COS sent the response too slowly",
         })
     }
 }

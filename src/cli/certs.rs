@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
     };
     match write(&arguments.folder, &files) {
-        Ok(folder) => super::printed(&told(&folder, &names)),
+        Ok(folder) => super::printed(&summary(&folder, &names)),
         Err(problem) => {
             super::complain(&format_args!("cosgate: error: {problem}"));
             ExitCode::from(USAGE)
@@ -213,7 +213,7 @@ fn create(path: &Path, key: bool) -> io::Result<File> {
         .open(path)
 }
 
-fn told(folder: &Path, names: &[String]) -> String {
+fn summary(folder: &Path, names: &[String]) -> String {
     let path = |name: &str| folder.join(name).display().to_string();
     let word = |name: &str| super::quoted(&path(name)); // as a shell takes it
     format!(

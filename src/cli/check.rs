@@ -291,25 +291,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_who_may_read_a_file_and_who_asks() {
+    fn names_who_may_read_a_file_and_who_tries() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
         fs::write(&file, "").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let uid = rustix::process::geteuid().as_raw();
-        let said = who_may_read(&file);
+        let text = who_may_read(&file);
         assert!(
-            said.contains(&format!(
+            text.contains(&format!(
                 "cosgate runs as uid {uid}, and {}",
                 file.display()
             )),
-            "{said}"
+            "{text}"
         );
         assert!(
-            said.contains(&format!("belongs to uid {uid} and")),
-            "{said}"
+            text.contains(&format!("belongs to uid {uid} and")),
+            "{text}"
         );
-        assert!(said.ends_with("with mode 0600"), "{said}");
+        assert!(text.ends_with("with mode 0600"), "{text}");
         // A folder that keeps cosgate out hides the file.
         let hidden = folder.path().join("none/config.toml");
         assert!(who_may_read(&hidden).contains(&folder.path().display().to_string()));

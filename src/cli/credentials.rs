@@ -28,7 +28,7 @@ const LISTED: usize = 10;
 
 /// Print a temporary key that can do what one tenant may, or what the options say, and no more.
 ///
-/// Without a configuration, the key of `TENCENTCLOUD_SECRET_ID` and `TENCENTCLOUD_SECRET_KEY` asks STS for
+/// Without a configuration, the key of `TENCENTCLOUD_SECRET_ID` and `TENCENTCLOUD_SECRET_KEY` requests
 /// it, as getCredential of Tencent's COS STS SDKs does. The key goes to standard output and nowhere else. Exit status: 0 with a key, 1 if STS gave none,
 /// 2 if the configuration, the tenant's name or an option is wrong.
 #[derive(Args, Debug)]
@@ -73,7 +73,7 @@ enum CredentialFormat {
     Env,
     /// As the COS STS SDKs give it
     Json,
-    /// As STS itself answers
+    /// As STS itself responds
     Raw,
 }
 
@@ -97,7 +97,7 @@ struct KeyRequest {
     /// The bucket, APPID included
     #[arg(long, value_name = "BUCKET")]
     bucket: Option<String>,
-    /// Its region, which STS is told too
+    /// Its region, which STS gets too
     #[arg(long, value_name = "REGION")]
     region: Option<String>,
     /// Keys that it may touch: `*`, `a*`, `a/*` or one key; may be repeated
@@ -123,7 +123,7 @@ struct KeyRequest {
         default_value = "cosgate"
     )]
     session_name: String,
-    /// What the role's trust policy asks for
+    /// What the role's trust policy requests
     #[arg(long, value_name = "ID", requires = "role")]
     external_id: Option<String>,
     /// Where STS is: sts.tencentcloudapi.com, the internal domain or a gateway
@@ -197,18 +197,18 @@ fn options(requested: &KeyRequest) -> Result<Options, String> {
 
 impl KeyRequest {
     fn policy(&self) -> Result<Policy, String> {
-        let said = |error: &PolicyError| format!("{}\n  help: {}", error.message, error.fix);
+        let described = |error: &PolicyError| format!("{}\n  help: {}", error.message, error.fix);
         if let Some(path) = &self.policy {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-            let policy = Policy::parse(&text).map_err(|error| said(&error))?;
+            let policy = Policy::parse(&text).map_err(|error| described(&error))?;
             let checked = match &self.bucket {
                 Some(bucket) => policy.check_account(bucket),
                 None => policy.check_accounts(),
             };
-            checked.map_err(|error| said(&error))?;
+            checked.map_err(|error| described(&error))?;
             for doubt in policy.too_wide() {
-                super::complain(&format_args!("cosgate: warning: {}", said(&doubt)));
+                super::complain(&format_args!("cosgate: warning: {}", described(&doubt)));
             }
             return Ok(policy);
         }
@@ -223,7 +223,7 @@ impl KeyRequest {
             allow_actions: self.allow_actions.clone(),
             condition: [].into(),
         };
-        scope.policy().map_err(|error| said(&error))
+        scope.policy().map_err(|error| described(&error))
     }
 
     fn named_bucket(&self) -> Option<NamedBucket> {
@@ -237,11 +237,7 @@ impl KeyRequest {
 }
 
 fn fetch_one(options: &Options) -> io::Result<Credential> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let key = runtime.block_on(get_credential(options));
-    runtime.shutdown_background(); // a look-up that hangs must not hold us
+    let key = super::process::block_on(get_credential(options))?;
     key.map_err(|error| {
         let passes =
             matches!(&error, GetCredentialError::Sts(error) if !error.class.is_permanent());
@@ -303,10 +299,7 @@ fn fetch(config: &Config, tenant: usize) -> io::Result<Arc<Credential>> {
     let entry = cache
         .entry(tenant)
         .ok_or_else(|| io::Error::other("it has no issuer"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
-    let key = runtime.block_on(entry.get());
+    let key = super::process::block_on(entry.get())?;
     key.map_err(|error| no_key(&error, error.reason != NoKey::Refused))
 }
 
@@ -319,7 +312,7 @@ fn duration(config: &Config, tenant: usize) -> Duration {
         .unwrap_or_default()
 }
 
-/// What is said of a tenant that is not there.
+/// What is known of a tenant that is not there.
 pub(super) fn unknown_tenant(name: &str, config: &Config) -> String {
     let names = || config.tenants.iter().map(|tenant| tenant.name.as_str());
     let help = match nearest(name, names()) {

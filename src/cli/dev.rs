@@ -484,7 +484,7 @@ curl, as nobody, and as alice with the header that a signature of S3 needs and c
   curl{for_curl} --aws-sigv4 aws:amz:{REGION}:s3 --user {id}:{secret} -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -T README.md {at_alice}
 
 JavaScript, Go and Java: set path style (forcePathStyle: true, UsePathStyle = true, forcePathStyle(true)). Without it
-they look up demo.localhost, which answers here too, but which not every system resolves.
+they look up demo.localhost, which is served here too, but which not every system resolves.
 
 a temporary key for COS itself, which the embedded one takes; carol's by a token, or one of your own scope:
   curl{for_curl} -H "Authorization: {VEND_TOKEN}" {at_credentials}

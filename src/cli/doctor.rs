@@ -48,13 +48,6 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         complain(&super::credentials::unknown_tenant(name, &config));
         return ExitCode::from(USAGE);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return super::cannot_start(&error),
-    };
     let stop = async {
         let _ = tokio::signal::ctrl_c().await;
     };
@@ -64,11 +57,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             let _ = print(&shown(finding, &mut last)); // the report goes on without a reader
         }
     };
-    let report = runtime.block_on(examine(&config, &options, stop, &mut show));
-    runtime.shutdown_background(); // a look-up that hangs must not hold us
-    let report = match report {
-        Ok(report) => report,
-        Err(error) => {
+    let examined = super::process::block_on(examine(&config, &options, stop, &mut show));
+    let report = match examined {
+        Ok(Ok(report)) => report,
+        Err(error) => return super::cannot_start(&error),
+        Ok(Err(error)) => {
             complain(&format_args!("cosgate: error: {error}"));
             return ExitCode::from(USAGE);
         }

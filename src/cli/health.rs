@@ -22,19 +22,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return super::cannot_start(&error),
-    };
-    let probed = runtime.block_on(probe(&arguments.url));
-    runtime.shutdown_background(); // a look-up that hangs must not hold us
-    match probed {
-        Ok(health) if health.is_healthy => printed(&format!("{}\n", health.text)),
-        Ok(health) => failed(&arguments.url, &health.text),
-        Err(error) => failed(&arguments.url, &error),
+    match super::process::block_on(probe(&arguments.url)) {
+        Ok(Ok(health)) if health.is_healthy => printed(&format!("{}\n", health.text)),
+        Ok(Ok(health)) => failed(&arguments.url, &health.text),
+        Ok(Err(error)) => failed(&arguments.url, &error),
+        Err(error) => super::cannot_start(&error),
     }
 }
 

@@ -107,16 +107,10 @@ fn drive(file: Option<&Path>, flags: Scenario) -> ExitCode {
             "cosgate: the limit of file descriptors cannot be raised: {error}"
         ));
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
+    let report = match super::process::block_on(measured(scenario)) {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => return refuse(&error),
         Err(error) => return super::cannot_start(&error),
-    };
-    let report = match runtime.block_on(measured(scenario)) {
-        Ok(report) => report,
-        Err(error) => return refuse(&error),
     };
     let scenario = &report.scenario;
     let written = write(

@@ -17,6 +17,16 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+/// Runs a command's `work` to its end, on this thread.
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background(); // a look-up that hangs must not hold us
+    Ok(done)
+}
+
 /// A process that serves until a signal ends it.
 pub(super) struct Process {
     runtime: Runtime,

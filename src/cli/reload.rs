@@ -24,13 +24,13 @@ use super::systemd;
 const LOOK: Duration = Duration::from_secs(1);
 /// As many files are looked at in each [`LOOK`]; with more of them the looks are further apart.
 const FILES_A_LOOK: usize = 1000;
-/// Changes that the log tells of one reload; the response to `POST /reload` has all.
-const TOLD: usize = 100;
+/// Changes of one reload that the log has; the response to `POST /reload` has all.
+const LOGGED: usize = 100;
 
 /// The files of a configuration.
 pub(super) struct ConfigSource {
     path: PathBuf,
-    /// What they said when they were last taken. A secret that has changed is taken with these, so that a
+    /// Their texts when they were last taken. A secret that has changed is taken with these, so that a
     /// file that somebody is still editing is not.
     texts: Texts,
 }
@@ -144,9 +144,9 @@ impl Reloader {
                     self.reload(extent);
                 }
                 if !waiting.is_empty() {
-                    let answer = self.reload(Extent::All);
+                    let result = self.reload(Extent::All);
                     for request in waiting {
-                        let _ = request.send(answer.clone()); // a signal waits for no response
+                        let _ = request.send(result.clone()); // a signal waits for no response
                     }
                 }
                 self.live.sweep();
@@ -220,11 +220,11 @@ fn described(reloaded: &Reloaded) -> String {
 fn tell_changes(reloaded: &Reloaded) {
     let changes = reloaded.changes.len();
     tracing::info!(changes, "the configuration is reloaded");
-    for change in reloaded.changes.iter().take(TOLD) {
+    for change in reloaded.changes.iter().take(LOGGED) {
         tracing::info!(change, "reloaded");
     }
-    if changes > TOLD {
-        tracing::info!(more = changes - TOLD, "reloaded");
+    if changes > LOGGED {
+        tracing::info!(more = changes - LOGGED, "reloaded");
     }
     if !reloaded.fixed.is_empty() {
         let keys = reloaded.fixed.join(", ");

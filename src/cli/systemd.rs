@@ -1,4 +1,4 @@
-//! What systemd gives a service, and what it is told: sockets, the state, the watchdog (`sd_listen_fds(3)`, `sd_notify(3)`).
+//! What systemd gives a service, and what it is notified of: sockets, the state, the watchdog (`sd_listen_fds(3)`, `sd_notify(3)`).
 
 use std::io;
 use std::net::TcpListener;
@@ -54,7 +54,7 @@ pub(super) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Tells the watchdog, if there is one, twice within its time that the thread of this runtime is alive: the
+/// Notifies the watchdog, if there is one, twice within its time that the thread of this runtime is alive: the
 /// one that accepts connections. For ever.
 pub(super) async fn feed_watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else {
@@ -70,6 +70,6 @@ pub(super) async fn feed_watchdog() {
 /// Does nothing where systemd does not listen.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "cannot tell systemd how the service stands");
+        tracing::warn!(%error, "cannot notify systemd of the state of the service");
     }
 }

@@ -182,7 +182,7 @@ impl ActionSet {
     }
 
     /// Each that has the right `cos` (`name/cos:…`): on a version that the request names, or else on the
-    /// latest. What no action tells apart by version is in both.
+    /// latest. Actions that do not distinguish versions are in both.
     pub fn granting(cos: &str, on_version: bool) -> Self {
         let all = Self::of(|action| action.grants(cos));
         let versions = all.and(Self::of(|action| action.kind == ActionKind::Version));

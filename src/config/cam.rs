@@ -17,7 +17,7 @@ const TEXT_BYTES: usize = 64 * 1024;
 /// Bytes of a policy as it is sent. STS publishes no limit, and a token, which grows with the policy,
 /// has at most 4096 bytes: more than this is likely to be refused.
 pub(crate) const LIKELY_BYTES: usize = 2048;
-/// Bytes of a policy as it is sent, above which nothing is asked of STS.
+/// Bytes of a policy as it is sent, above which STS is not called.
 const SENT_BYTES: usize = 16 * 1024;
 
 /// Whom a statement is about, in policies of roles and buckets.
@@ -403,7 +403,7 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Everyone is the only principal that says nothing: it is left out of what is sent. STS takes none
+/// Everyone is the only principal that restricts nothing: it is left out of what is sent. STS takes none
 /// (1312/48195), and the Node STS SDK writes this one.
 fn check_principal(object: &Map<String, Value>, what: &str) -> Result<(), PolicyError> {
     let is_everyone = |principal: &Value| {

@@ -1,12 +1,14 @@
-//! What differs between two configurations, by name. Secrets are compared and never told.
+//! What differs between two configurations, by name. Secrets are compared and never shown.
 
 use std::collections::HashMap;
 
-use super::log::LogConfig;
+use serde_json::Value;
+
 use super::model::{
     AccessKey, BaseKey, Config, Grant, IdentityProviderConfig, Issuer, IssuerKind, Server,
-    ServerLimits, ServerTls, Sts, TemplateConfig, TenantConfig, Upstream, UpstreamLimits,
+    ServerTls, TemplateConfig, TenantConfig,
 };
+use super::shown;
 use super::traces::TracesConfig;
 
 /// The names of the fields that differ, as the file has them. A field that is forgotten does not compile.
@@ -121,7 +123,9 @@ fn keep<T: PartialEq + Clone>(
 fn sections(old: &Config, new: &Config, lines: &mut Vec<String>) {
     let tables = |tls: &Option<ServerTls>| tls.iter().cloned().collect::<Vec<_>>();
     let tls = (&*tables(&old.server.tls), &*tables(&new.server.tls));
-    let differs = |old: &ServerTls, new: &ServerTls| changed!(ServerTls, old, new, [cert, key, client_ca, client_crl, client_auth], except []);
+    let differs = |old: &ServerTls, new: &ServerTls| {
+        differing_keys(&shown::server_tls(old), &shown::server_tls(new))
+    };
     named("table", tls, |_| "[server.tls]", differs, lines);
     let mut section = |heading: &str, names: Vec<String>| {
         if !names.is_empty() {
@@ -129,67 +133,46 @@ fn sections(old: &Config, new: &Config, lines: &mut Vec<String>) {
         }
     };
     section("[server]", differing_server(&old.server, &new.server));
-    let limits = changed!(
-        ServerLimits, &old.server.limits, &new.server.limits,
-        [
-            head_bytes, head_fields, head_timeout, body_rate, body_window, idle_timeout,
-            tls_handshake_timeout, xml_bytes, connections, connections_per_address, stranger_bytes,
-            drain_delay, drain_timeout, streams, stream_window
-        ],
-        except []
+    let shown = |table: fn(&Config) -> Value| differing_keys(&table(old), &table(new));
+    section(
+        "[server.limits]",
+        shown(|config| shown::server_limits(&config.server.limits)),
     );
-    section("[server.limits]", limits);
-    let log = changed!(
-        LogConfig, &old.log, &new.log,
-        [access, access_file, access_share, access_slow, access_user_agent, program], except []
-    );
-    section("[log]", log);
+    section("[log]", shown(|config| shown::log(&config.log)));
     let traces = changed!(
         TracesConfig, &old.traces, &new.traces, [enabled, share, collector], except []
     );
     section("[traces]", traces);
-    let upstream = changed!(
-        Upstream,
-        &old.upstream,
-        &new.upstream,
-        [
-            endpoint,
-            service_endpoint,
-            signature,
-            connect_to,
-            ca_file,
-            stored_check,
-            spool_unknown_length
-        ],
-        except[limits]
+    section(
+        "[upstream]",
+        shown(|config| shown::upstream(&config.upstream)),
     );
-    section("[upstream]", upstream);
-    let limits = changed!(
-        UpstreamLimits, &old.upstream.limits, &new.upstream.limits,
-        [connect_timeout, tls_handshake_timeout, head_timeout, idle_timeout, idle_connections],
-        except []
+    section(
+        "[upstream.limits]",
+        shown(|config| shown::upstream_limits(&config.upstream.limits)),
     );
-    section("[upstream.limits]", limits);
-    let sts = changed!(
-        Sts, &old.sts, &new.sts,
-        [endpoint, region, connect_to, ca_file, timeout, answer_bytes], except []
+    section("[sts]", shown(|config| shown::sts(&config.sts)));
+    section(
+        "[sts.limits]",
+        shown(|config| shown::sts_limits(&config.sts)),
     );
-    section("[sts]", sts);
     section("[credentials]", differing_credentials(old, new));
 }
 
+/// The keys of a table that the operator is shown otherwise. It holds for tables without secrets: of a secret
+/// only its origin is shown.
+fn differing_keys(old: &Value, new: &Value) -> Vec<String> {
+    let keys = new.as_object().into_iter().flatten();
+    let changed = keys.filter(|(key, value)| old.get(key) != Some(value));
+    changed.map(|(key, _)| key.clone()).collect()
+}
+
 fn differing_credentials(old: &Config, new: &Config) -> Vec<String> {
-    let keys = [
-        ("entries", old.credential_entries != new.credential_entries),
-        (
-            "session_policies",
-            old.credential_session_policies != new.credential_session_policies,
-        ),
-        ("warm", old.credential_warm != new.credential_warm),
-        ("shared", old.credential_shared != new.credential_shared),
-    ];
-    let changed = keys.into_iter().filter(|(_, is_changed)| *is_changed);
-    changed.map(|(name, _)| name.to_owned()).collect()
+    let mut names = differing_keys(&shown::credentials(old), &shown::credentials(new));
+    if old.credential_shared != new.credential_shared {
+        names.push("shared".to_owned());
+    }
+    names
 }
 
 fn differing_server(old: &Server, new: &Server) -> Vec<String> {

@@ -13,7 +13,7 @@ use super::section::Section;
 
 /// S3 has so many rules for one bucket at most.
 const RULES: usize = 100;
-/// The methods that a page may ask a store for, as S3 has it.
+/// The methods that a page may send to a store, as S3 has it.
 pub const CORS_METHODS: [&str; 5] = ["GET", "PUT", "POST", "DELETE", "HEAD"];
 const EXAMPLE: &str = "write scheme, host and port as a browser does, such as \"https://app.example.com\" or \"http://localhost:*\", or \"*\"";
 

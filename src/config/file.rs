@@ -103,7 +103,7 @@ impl<'a> ConfigFile<'a> {
         }
     }
 
-    /// Tells of variables that set keys.
+    /// Reports variables that set keys.
     pub(super) fn know_variables(&self, names: impl Iterator<Item = String>) {
         let mut unclaimed = self.unclaimed.borrow_mut();
         if unclaimed.is_empty() {

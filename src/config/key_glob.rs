@@ -41,7 +41,7 @@ impl KeyGlob {
         text.ends_with(tail)
     }
 
-    /// The same as a grant writes its prefixes, if that can be said there.
+    /// The same as a grant writes its prefixes, if that can be expressed there.
     pub fn as_prefix(&self) -> Option<PrefixPattern> {
         match (self.0.strip_suffix('*'), self.0.contains('*')) {
             (Some(""), _) => Some(PrefixPattern::Any),

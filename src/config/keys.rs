@@ -295,7 +295,7 @@ static SERVER: ConfigTable = ConfigTable {
             "region",
             Value::Text("region"),
             Default::Is("ap-guangzhou"),
-            "The region that cosgate tells clients.",
+            "The region that cosgate reports to clients.",
         ),
         key(
             "tenant_metrics",

@@ -233,12 +233,12 @@ pub struct Upstream {
     pub limits: UpstreamLimits,
 }
 
-/// How an upload is compared with what COS says it stored.
+/// How an upload is compared with what COS reports it stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredCheck {
     /// By `x-cos-hash-crc64ecma`; the `ETag` too, where the client sent a `Content-MD5`.
     Crc64Ecma,
-    /// By the MD5 in the `ETag`, for stores that tell no CRC. It costs much more.
+    /// By the MD5 in the `ETag`, for stores that report no CRC. It costs much more.
     Md5,
     /// Not at all.
     Off,
@@ -372,7 +372,7 @@ pub struct TemplateConfig {
     pub issuer: usize,
     /// Index into [`Config::identities`].
     pub identity: usize,
-    /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token says.
+    /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token states.
     pub grants: Vec<Grant>,
     /// `vend`: its subjects may have temporary keys themselves.
     pub vend: Option<Vend>,
@@ -547,7 +547,7 @@ pub struct GivenKey {
     pub token: Option<GivenSecret>,
 }
 
-/// What `AssumeRole` asks for.
+/// What `AssumeRole` requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Role {
     /// `role_arn`
@@ -564,7 +564,7 @@ pub struct Role {
     pub duration: Duration,
 }
 
-/// What `AssumeRoleWithWebIdentity` asks for.
+/// What `AssumeRoleWithWebIdentity` requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebIdentity {
     /// `provider_id`

@@ -81,7 +81,7 @@ impl<'r> Owned<'r> {
         }
     }
 
-    /// Whether a common key would be a hole. The subjects of one template are told apart by the
+    /// Whether a common key would be a hole. The subjects of one template are distinguished by the
     /// first claim alone: what comes before it must be the same for all.
     fn clashes(&self, other: &Self) -> bool {
         let apart = self.index == other.index && self.claim == other.claim;

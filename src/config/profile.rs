@@ -86,11 +86,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_and_nothing_quoted() {
-        for (name, says) in [
+        for (name, text) in [
             ("half", "has no `secret_key`"),
             ("other", "no profile [other]"),
         ] {
-            assert!(Profile::parse(TEXT, name).unwrap_err().contains(says));
+            assert!(Profile::parse(TEXT, name).unwrap_err().contains(text));
         }
         let error = Profile::parse("[a]\nsecret_id = CANARY x\nsecret_key = y", "a").unwrap_err();
         assert!(!error.contains("CANARY"), "{error}");

@@ -285,7 +285,7 @@ const TABLES: [(&str, &str, &str); 33] = [
     ),
 ];
 
-/// The configuration of [`TABLES`], where `more` may add to each table, of which it is told the headings, the
+/// The configuration of [`TABLES`], where `more` may add to each table, of which it gets the headings, the
 /// kind of issuer, and what is there.
 fn whole(mut more: impl FnMut(&str, &str, &str) -> String) -> String {
     let mut text = String::new();
@@ -340,7 +340,7 @@ fn lines(problems: &[Problem]) -> String {
 }
 
 #[test]
-fn the_reference_says_what_the_list_says() {
+fn the_reference_has_what_the_list_has() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     if env::var_os("COSGATE_WRITE_DOCS").is_some() {
         fs::write(&path, render()).unwrap();
@@ -446,9 +446,9 @@ fn the_parser_takes_every_word_that_a_key_allows_and_no_other() {
                 let read = parse(&with(word));
                 assert!(read.is_ok(), "{word}: {}", lines(&read.unwrap_err()));
             }
-            let said = lines(&parse(&with("other")).unwrap_err());
+            let errors = lines(&parse(&with("other")).unwrap_err());
             for word in *words {
-                assert!(said.contains(&format!("\"{word}\"")), "{word}: {said}");
+                assert!(errors.contains(&format!("\"{word}\"")), "{word}: {errors}");
             }
         }
     }

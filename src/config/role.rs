@@ -16,7 +16,7 @@ const ARN_BYTES: usize = 512;
 /// What stands for the tenant's name in `session_name`.
 pub(crate) const TENANT: &str = "{tenant}";
 
-/// Reads what `AssumeRole` asks for.
+/// Reads what `AssumeRole` requests.
 pub(super) fn role(section: &Section<'_>) -> Option<Role> {
     let arn = section.required("role_arn", role_arn);
     let session_name = session_name(section);
@@ -38,7 +38,7 @@ pub(super) fn role(section: &Section<'_>) -> Option<Role> {
     })
 }
 
-/// Reads what `AssumeRoleWithWebIdentity` asks for.
+/// Reads what `AssumeRoleWithWebIdentity` requests.
 pub(super) fn web_identity(section: &Section<'_>) -> Option<WebIdentity> {
     let provider_id = or_of_tke(section, "provider_id", &["TKE_PROVIDER_ID"], |text| {
         grammar::limited(

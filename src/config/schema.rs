@@ -117,7 +117,7 @@ fn describe(schema: &mut Json, text: String) {
 
 /// What may be written, where the schema's own words do not say it.
 fn allowed(value: &Value) -> String {
-    let said = match value {
+    let example = match value {
         Value::Text(form) => format!("a text: {form}"),
         Value::Texts(form) => format!("an array of texts: {form}"),
         Value::Duration(min, max) => range(&duration(*min), &duration(*max)),
@@ -127,7 +127,7 @@ fn allowed(value: &Value) -> String {
         Value::Secrets => "an array of \"env:NAME\", \"file:PATH\" or secrets".to_owned(),
         _ => return String::new(),
     };
-    format!(" Write {said}.")
+    format!(" Write {example}.")
 }
 
 fn range(min: &str, max: &str) -> String {
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_says_what_the_list_says() {
+    fn the_file_has_what_the_list_has() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/cosgate.schema.json");
         let schema = format!("{:#}\n", schema());
         if env::var_os("COSGATE_WRITE_DOCS").is_some() {

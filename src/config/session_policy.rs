@@ -89,7 +89,7 @@ impl SessionPolicy {
         &self.document
     }
 
-    /// What tells it from every other one.
+    /// What distinguishes it from every other one.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -355,7 +355,7 @@ fn prefixes(condition: &Value) -> Result<Option<Vec<KeyGlob>>, PolicyError> {
 }
 
 /// A pattern of keys. `${$}` is a dollar (IAM, "policy variables"); what else has a dollar and a brace,
-/// and a `?`, cannot be said in the policy of a key of COS.
+/// and a `?`, cannot be expressed in the policy of a key of COS.
 fn glob(text: &str, what: &str) -> Result<KeyGlob, PolicyError> {
     let text = text.replace("${$}", "$");
     let starts = text.split('*').enumerate();

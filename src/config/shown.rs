@@ -221,7 +221,7 @@ fn ready_parts(parts: &[ReadyPart]) -> Vec<&'static str> {
     parts.iter().map(name).collect()
 }
 
-fn server_tls(tls: &ServerTls) -> Value {
+pub(super) fn server_tls(tls: &ServerTls) -> Value {
     let ServerTls {
         cert,
         key,
@@ -241,7 +241,7 @@ fn server_tls(tls: &ServerTls) -> Value {
     })
 }
 
-fn server_limits(limits: &ServerLimits) -> Value {
+pub(super) fn server_limits(limits: &ServerLimits) -> Value {
     let ServerLimits {
         head_bytes,
         head_fields,
@@ -278,7 +278,7 @@ fn server_limits(limits: &ServerLimits) -> Value {
     })
 }
 
-fn upstream(upstream: &Upstream) -> Value {
+pub(super) fn upstream(upstream: &Upstream) -> Value {
     let Upstream {
         endpoint,
         service_endpoint,
@@ -307,7 +307,7 @@ fn upstream(upstream: &Upstream) -> Value {
     })
 }
 
-fn upstream_limits(limits: &UpstreamLimits) -> Value {
+pub(super) fn upstream_limits(limits: &UpstreamLimits) -> Value {
     let UpstreamLimits {
         connect_timeout,
         tls_handshake_timeout,
@@ -324,7 +324,7 @@ fn upstream_limits(limits: &UpstreamLimits) -> Value {
     })
 }
 
-fn sts(sts: &Sts) -> Value {
+pub(super) fn sts(sts: &Sts) -> Value {
     let Sts {
         endpoint,
         region,
@@ -341,11 +341,11 @@ fn sts(sts: &Sts) -> Value {
     })
 }
 
-fn sts_limits(sts: &Sts) -> Value {
+pub(super) fn sts_limits(sts: &Sts) -> Value {
     json!({ "timeout": spell(sts.timeout), "answer_bytes": sts.answer_bytes })
 }
 
-fn credentials(config: &Config) -> Value {
+pub(super) fn credentials(config: &Config) -> Value {
     json!({
         "entries": config.credential_entries,
         "session_policies": config.credential_session_policies,
@@ -372,7 +372,7 @@ fn shared_keys(shared: &SharedCache) -> Value {
     })
 }
 
-fn log(log: &LogConfig) -> Value {
+pub(super) fn log(log: &LogConfig) -> Value {
     let LogConfig {
         access,
         access_file,
@@ -698,7 +698,7 @@ fn cors_rule(rule: &CorsRule) -> Value {
     })
 }
 
-/// Where a secret came from, which is all that is said of it.
+/// Where a secret came from, which is all that is shown of it.
 fn secret(given: &GivenSecret) -> String {
     given.source.to_string()
 }

@@ -95,7 +95,7 @@ pub(super) fn user(file: &ConfigFile<'_>, text: &str) -> Result<u32, Mistake> {
     Ok(uid)
 }
 
-/// The file alone, as it is at the start: no directory service is asked.
+/// The file alone, as it is at the start: no directory service is queried.
 fn named(file: &ConfigFile<'_>, name: &str) -> Result<u32, Mistake> {
     let fix = format!("write the number that `id -u {}` prints", printable(name));
     let users = file.read(Path::new(USERS)).map_err(|mistake| Mistake {

@@ -91,7 +91,7 @@ pub(super) fn refuse_common_tokens<'v>(root: &Section<'_>, vends: impl Iterator<
     let mut seen = std::collections::HashSet::new();
     let mut tokens = vends.flat_map(|vend| vend.tokens.iter().map(|token| token.value.expose()));
     if !tokens.all(|token| seen.insert(token)) {
-        let message = "two of `vend_tokens` are the same: nobody could tell whose they are";
+        let message = "two of `vend_tokens` are the same: nobody could know whose they are";
         let fix = "give each its own (`openssl rand -hex 32`)";
         root.error(&root.origin(), message, fix);
     }

@@ -124,7 +124,7 @@ impl Breaker {
                 1
             }
         };
-        // A call that nothing answered has been a pause itself.
+        // A call without a response has been a pause itself.
         let until = (began + pause(times, chance)).max(now);
         *state = BreakerState::Open { since: now, times };
         self.open.send_replace(Some(until));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn counts_an_unanswered_probe_as_the_pause() {
+    async fn counts_a_probe_without_a_response_as_the_pause() {
         let breaker = after(5, 0);
         tokio::time::sleep_until(breaker.open_until(Instant::now()).unwrap()).await;
         let began = Instant::now();

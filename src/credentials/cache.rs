@@ -30,7 +30,7 @@ use crate::tenant::Tenant;
 use crate::tenant::policy::tenant_policy;
 use crate::upstream::dial::Roots;
 
-/// A key is given up this long before its end, or longer where COS may take longer to answer.
+/// A key is given up this long before its end, or longer where COS may take longer to respond.
 const MARGIN: Duration = Duration::from_secs(30);
 /// When a new scope that finds no room may come back, at the soonest.
 const BUSY: Duration = Duration::from_secs(2);
@@ -280,7 +280,7 @@ impl Issuing {
         })
     }
 
-    /// What tells the issuer at `index` from all whose keys can do other things; `None`: it makes none.
+    /// What distinguishes the issuer at `index` from all whose keys can do other things; `None`: it makes none.
     fn identity(&self, index: usize) -> Option<&str> {
         let issuer = self.issuers.get(index)?.as_ref()?;
         Some(issuer.sharing_identity())

@@ -539,7 +539,7 @@ impl Wait<'_> {
         match failure {
             Some(failure) if failure.until >= end || now >= end => Err(refusal(failure, now)),
             None if now >= end => {
-                let why = "STS gave no answer in time";
+                let why = "STS gave no response in time";
                 Err(IssueError::new(NoKey::Unreachable, why, CALL_GAP))
             }
             _ => Ok(()),
@@ -763,7 +763,7 @@ mod tests {
         }
         assert!(requests.try_recv().is_err());
         tokio::time::advance(Duration::from_secs(30)).await;
-        assert!(entry.get().await.is_err()); // nobody answers this one
+        assert!(entry.get().await.is_err()); // nobody responds this one
         assert_eq!(requests.try_recv().unwrap().urgency, Urgency::Cold);
     }
 
@@ -871,7 +871,7 @@ mod tests {
         requests.recv().await.unwrap();
         requests.recv().await.unwrap();
         let error = tokio::spawn(async move { entry.get().await.unwrap_err() });
-        let error = error.await.unwrap(); // nobody answers
+        let error = error.await.unwrap(); // nobody responds
         assert_eq!(error.reason, NoKey::RefusedByStore);
     }
 
@@ -902,7 +902,7 @@ mod tests {
         let permit = Arc::clone(&room).try_acquire_owned().unwrap();
         let entry = Entry::new(scope(), source, MARGIN, Arc::default());
         let entry = Arc::new(entry.with_permit(permit));
-        assert!(entry.get().await.is_err(), "nobody answers");
+        assert!(entry.get().await.is_err(), "nobody responds");
         assert_eq!(requests.recv().await.unwrap().urgency, Urgency::First);
         assert!(!entry.begin(Urgency::First) && entry.is_new());
         let waiting = tokio::spawn({

@@ -240,10 +240,10 @@ pub async fn get_credential(options: &Options) -> Result<Credential, GetCredenti
         None => dialer,
         Some(proxy) => dialer.through(proxy),
     };
-    let answer = issuer(options, dialer)
+    let result = issuer(options, dialer)
         .issue(&options.name, &options.policy.json())
         .await;
-    let issued = answer.map_err(GetCredentialError::Sts)?;
+    let issued = result.map_err(GetCredentialError::Sts)?;
     issued.credential().map_err(|error| wrong(&error))
 }
 

@@ -22,7 +22,7 @@ pub struct IssueError {
     pub retry_after: Option<u32>,
 }
 
-/// Why there is no key, as the client is told.
+/// Why there is no key, as the client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoKey {
     /// Too many requests wait for a key.
@@ -121,15 +121,15 @@ impl std::error::Error for IssueError {}
 
 impl From<IssueError> for S3Error {
     fn from(error: IssueError) -> Self {
-        let told = Self::new(error.reason.code(), error.reason.message());
-        let told = match error.reason {
-            NoKey::LongPolicy => told,
-            _ => told.fault(Fault::Sts),
+        let reported = Self::new(error.reason.code(), error.reason.message());
+        let reported = match error.reason {
+            NoKey::LongPolicy => reported,
+            _ => reported.fault(Fault::Sts),
         };
-        let told = told.detail(error.detail);
+        let reported = reported.detail(error.detail);
         match error.retry_after {
-            Some(seconds) => told.retry_after(seconds),
-            None => told,
+            Some(seconds) => reported.retry_after(seconds),
+            None => reported,
         }
     }
 }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn tells_the_client_what_is_wrong_and_whether_to_try_again() {
-        for (code, told, says, comes_back) in [
+        for (code, reported, text, comes_back) in [
             (
                 "Network",
                 Code::SlowDown,
@@ -189,10 +189,10 @@ mod tests {
             let error = S3Error::from(IssueError::of(&error, Duration::from_secs(1)));
             assert_eq!(
                 (error.code(), error.http_status().as_u16()),
-                (told, 503),
+                (reported, 503),
                 "{code}"
             );
-            assert!(error.message().contains(says), "{code}");
+            assert!(error.message().contains(text), "{code}");
             assert_eq!(error.message().contains("try again"), comes_back, "{code}");
             assert_eq!(error.retry_after_seconds().is_some(), comes_back, "{code}");
         }

@@ -44,7 +44,7 @@ pub struct StsIssuer {
 pub(super) struct IssuerSettings {
     /// In the configuration; empty without one.
     pub(super) name: String,
-    /// Tells it from every other issuer whose keys may do other things; empty if its keys are not shared.
+    /// Distinguishes it from every other issuer whose keys may do other things; empty if its keys are not shared.
     pub(super) sharing_identity: String,
     /// `X-TC-Region`
     pub(super) region: String,
@@ -111,7 +111,7 @@ impl StsIssuer {
         }
     }
 
-    /// Tells it from every other issuer whose keys may do other things.
+    /// Distinguishes it from every other issuer whose keys may do other things.
     pub(super) fn sharing_identity(&self) -> &str {
         &self.settings.sharing_identity
     }

@@ -20,7 +20,7 @@ pub(super) struct CallerKey {
 }
 
 impl CallerKey {
-    /// Tells it from every other key.
+    /// Distinguishes it from every other key.
     pub(super) fn digest(&self) -> String {
         let token = self.token.as_ref().map_or("", Secret::expose);
         // Each part is hashed for itself, so that no two keys can be written alike.

@@ -339,7 +339,7 @@ async fn fetch(client: &OneShotClient, path: &str) -> Result<Vec<u8>, String> {
     let response = client.send(request).await;
     let response = response.map_err(|error| error.to_string())?;
     if response.status != StatusCode::OK {
-        return Err(format!("the answer is {}", response.status));
+        return Err(format!("the response is {}", response.status));
     }
     Ok(response.body.to_vec())
 }

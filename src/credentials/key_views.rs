@@ -17,7 +17,7 @@ const RESOURCES: usize = 4;
 /// A key, and how it stands.
 #[derive(Clone, Debug)]
 pub struct KeyView {
-    /// What tells its scope from all others: a tenant, `template/subject`, or either with `#` and a digest of
+    /// What distinguishes its scope from all others: a tenant, `template/subject`, or either with `#` and a digest of
     /// a session's policy.
     pub name: String,
     /// The tenant.

@@ -140,7 +140,7 @@ where
     }
 }
 
-/// A call in flight. However it ends, its entry and its issuer's breaker are told.
+/// A call in flight. However it ends, its entry and its issuer's breaker learn of it.
 struct LaneCall {
     entry: Arc<Entry>,
     breaker: Arc<Breaker>,
@@ -204,7 +204,7 @@ mod tests {
         entry.get().await.is_ok()
     }
 
-    async fn told_to_come_back(requests: Vec<JoinHandle<bool>>) -> usize {
+    async fn count_refused(requests: Vec<JoinHandle<bool>>) -> usize {
         let mut refused = 0;
         for request in requests {
             refused += usize::from(!request.await.unwrap());
@@ -278,7 +278,7 @@ mod tests {
         }
 
         /// Has each tenant make a request every three minutes for so long, not all at the same time;
-        /// gives how many were told to come back.
+        /// gives how many were refused with a time to come back.
         async fn serve(&self, time: Duration) -> usize {
             let end = Instant::now() + time;
             let mut waiting = Vec::new();
@@ -293,7 +293,7 @@ mod tests {
                 }
                 tokio::time::sleep(TURN).await;
             }
-            told_to_come_back(waiting).await
+            count_refused(waiting).await
         }
 
         /// Has all tenants make a request at once, and again until all have a key.
@@ -301,8 +301,7 @@ mod tests {
             let began = Instant::now();
             loop {
                 let all = self.entries.iter().cloned();
-                if told_to_come_back(all.map(|entry| tokio::spawn(request(entry))).collect()).await
-                    == 0
+                if count_refused(all.map(|entry| tokio::spawn(request(entry))).collect()).await == 0
                 {
                     return began.elapsed();
                 }
@@ -407,7 +406,7 @@ mod tests {
         }
         assert!(Instant::now() < until && simulation.take_calls() == 0);
         *simulation.is_down.lock().unwrap() = false;
-        // They were told, and the first key is fetched for them all the same.
+        // They were refused, and the first key is fetched for them all the same.
         sleep_until(until.max(all[0].next_call(Urgency::Cold)) + LATENCY / 2).await;
         assert_eq!(simulation.calls.lock().unwrap().len(), 1, "the probe alone");
         let waiting = all.iter().cloned();
@@ -419,45 +418,45 @@ mod tests {
     }
 
     /// Three thousand tenants need their first key in the same moment: at the default rate the last of
-    /// them has it after 28 s, and nobody is told to come back.
+    /// them has it after 28 s, and nobody is refused.
     #[tokio::test(start_paused = true)]
     async fn serves_three_thousand_cold_tenants_in_their_turn() {
         let simulation = Simulation::start(3_000);
         let began = Instant::now();
         let all = simulation.entries.iter().cloned();
         let all: Vec<_> = all.map(|entry| tokio::spawn(request(entry))).collect();
-        assert_eq!(told_to_come_back(all).await, 0);
+        assert_eq!(count_refused(all).await, 0);
         let took = began.elapsed();
         assert!(took < Duration::from_secs(29), "{took:?}");
         simulation.assert_within_the_bucket();
         assert_eq!(simulation.take_calls(), 3_000, "one a tenant");
     }
 
-    /// More than can have their turn within the time that a client waits: the others are told when
+    /// More than can have their turn within the time that a client waits: the others learn when
     /// theirs is, each its own, and find a key then.
     #[tokio::test(start_paused = true)]
-    async fn says_when_the_turn_is_that_does_not_come_in_time() {
+    async fn reports_when_the_turn_is_that_does_not_come_in_time() {
         let simulation = Simulation::start(6_000);
         let began = Instant::now();
         let clients = simulation.entries.iter().cloned().map(|entry| {
             tokio::spawn(async move {
-                let mut told = Vec::new();
+                let mut waits = Vec::new();
                 while let Err(error) = entry.get().await {
                     assert_eq!(error.reason, NoKey::Queued);
                     assert!(error.detail.contains("issuers.main.calls_per_second = 100"));
                     let after = error.retry_after.unwrap();
-                    told.push(after);
+                    waits.push(after);
                     tokio::time::sleep(Duration::from_secs(after.into())).await;
                 }
-                told
+                waits
             })
         });
         let mut spread = [0; 61];
         let mut refused = 0;
         for client in clients.collect::<Vec<_>>() {
-            let told = client.await.unwrap();
-            assert!(told.len() <= 1, "{told:?}: what was told is true");
-            for after in told {
+            let waits = client.await.unwrap();
+            assert!(waits.len() <= 1, "{waits:?}: the reported time is true");
+            for after in waits {
                 refused += 1;
                 spread[usize::try_from(after).unwrap()] += 1;
             }
@@ -465,7 +464,7 @@ mod tests {
         let took = began.elapsed();
         assert!(took < Duration::from_secs(64), "{took:?}");
         assert!((2_500..3_000).contains(&refused), "{refused}");
-        assert!(spread.iter().all(|told| *told <= 120), "{spread:?}");
+        assert!(spread.iter().all(|waits| *waits <= 120), "{spread:?}");
         assert_eq!(simulation.take_calls(), 6_000);
     }
 
@@ -510,7 +509,7 @@ mod tests {
         }
     }
 
-    /// Who was told to come back in whole seconds does not come back sooner.
+    /// Who must come back in whole seconds does not come back sooner.
     fn late(tenants: usize) -> Duration {
         Duration::from_secs(u64::from(tenants > 1))
     }

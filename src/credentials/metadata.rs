@@ -48,7 +48,7 @@ impl Metadata {
             StatusCode::NOT_FOUND => {
                 Err("this machine has no such role: bind it to the CVM in CAM".to_owned())
             }
-            status => Err(format!("the answer is {status}")),
+            status => Err(format!("the response is {status}")),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::config::TENANT;
 const NAME_LETTERS: usize = 32;
 /// Characters of a `RoleSessionName` (1312/48197).
 const SESSION_CHARS: usize = 128;
-/// Letters that tell apart what reads alike: 37 bits.
+/// Letters that distinguish what reads alike: 37 bits.
 const HASH_LETTERS: usize = 8;
 
 /// The tenant's name in the letters that `Name` may have. Other characters become letters, and then, or

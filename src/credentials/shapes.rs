@@ -23,7 +23,7 @@ pub enum Shape {
     Env,
     /// What `getCredential` of the COS STS SDKs (Python, Node, Java, PHP) returns.
     Json,
-    /// As STS itself answers, with the start that Tencent's Go and .NET SDKs add.
+    /// As STS itself responds, with the start that Tencent's Go and .NET SDKs add.
     Raw,
 }
 

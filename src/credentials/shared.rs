@@ -223,13 +223,13 @@ impl SharedKeys {
         })
     }
 
-    /// The Redis's answer; `None` when it is away, which the log hears once in [`AWAY`].
+    /// The Redis's response; `None` when it is away, which the log hears once in [`AWAY`].
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
         let mut connection = self.connection().await?;
         let failure = match timeout(REDIS_TIME, connection.query(command)).await {
-            Ok(Ok(answer)) => return Some(answer),
+            Ok(Ok(reply)) => return Some(reply),
             Ok(Err(error)) => error.category().to_owned(),
-            Err(_) => "no answer in time".to_owned(),
+            Err(_) => "no response in time".to_owned(),
         };
         Self::leave(&mut *self.link.lock().await, &failure);
         None

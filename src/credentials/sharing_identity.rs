@@ -13,7 +13,7 @@ use crate::config::{BaseKey, Config, Issuer, IssuerKind, KeyCommand, Role, WebId
 /// The version of the encoding.
 const VERSION: &str = "cosgate issuer 1";
 
-/// What tells `issuer` from every other one whose keys may do other things: the STS endpoint, the call,
+/// What distinguishes `issuer` from every other one whose keys may do other things: the STS endpoint, the call,
 /// and who signs it. It leaves out secrets, and what changes no key, as the rate of calls.
 pub(super) fn sharing_identity(issuer: &Issuer, config: &Config) -> Result<String, String> {
     let mut fields = Fields(format!("{VERSION}\n"));

@@ -228,7 +228,7 @@ mod tests {
         flights.share(|_| false, start).await
     }
 
-    async fn ask_at_once(
+    async fn request_at_once(
         flights: &Flights,
         calls: &Arc<AtomicU32>,
         stands: Option<Duration>,
@@ -249,7 +249,7 @@ mod tests {
     async fn shares_one_call_and_its_value() {
         let (flights, calls) = fresh();
         let began = Instant::now();
-        let results = ask_at_once(&flights, &calls, None).await;
+        let results = request_at_once(&flights, &calls, None).await;
         assert!(results.iter().all(|result| *result == Ok(1)));
         assert_eq!(began.elapsed(), CALL);
         assert_eq!(
@@ -266,7 +266,7 @@ mod tests {
     async fn remembers_a_failure_while_it_stands() {
         let (flights, calls) = fresh();
         for _ in 0..3 {
-            let results = ask_at_once(&flights, &calls, Some(STANDS)).await;
+            let results = request_at_once(&flights, &calls, Some(STANDS)).await;
             assert!(results.iter().all(|result| *result == Err("down")));
         }
         assert_eq!(calls.load(Ordering::Relaxed), 1);
@@ -279,7 +279,7 @@ mod tests {
     async fn tells_a_failure_that_does_not_stand_to_those_who_waited() {
         let (flights, calls) = fresh();
         for round in 1..=3 {
-            let results = ask_at_once(&flights, &calls, Some(Duration::ZERO)).await;
+            let results = request_at_once(&flights, &calls, Some(Duration::ZERO)).await;
             assert!(results.iter().all(|result| *result == Err("down")));
             assert_eq!(
                 calls.load(Ordering::Relaxed),

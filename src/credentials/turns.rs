@@ -352,9 +352,9 @@ mod tests {
             assert!(turns.turn(&caller(offer, name), false).await.is_ok());
             assert!(began.elapsed() < Duration::from_millis(500), "{name}");
         }
-        let told: Vec<_> = flood.join_all().await.into_iter().flatten().collect();
-        assert!((55..=60).contains(&told.len()), "{}", told.len());
-        assert!(told.iter().all(|wait| *wait > LONGEST));
+        let waits: Vec<_> = flood.join_all().await.into_iter().flatten().collect();
+        assert!((55..=60).contains(&waits.len()), "{}", waits.len());
+        assert!(waits.iter().all(|wait| *wait > LONGEST));
     }
 
     #[tokio::test(start_paused = true)]

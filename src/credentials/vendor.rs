@@ -234,7 +234,7 @@ impl Vendor {
                 call.narrow().await
             }
         };
-        let silent = |_| error(NoKey::Unreachable, "STS gave no answer in time");
+        let silent = |_| error(NoKey::Unreachable, "STS gave no response in time");
         let vended = timeout(WAIT, vended).await.map_err(silent)??;
         issuer.counters.vended.fetch_add(1, Ordering::Relaxed);
         Ok(vended)

@@ -1,4 +1,4 @@
-//! What browsers are told of pages of other origins: the response to a preflight, and the headers of every
+//! What browsers learn of pages of other origins: the response to a preflight, and the headers of every
 //! other response (Fetch standard, section 3.2; S3's API reference, `OPTIONS object`).
 
 use std::borrow::Cow;
@@ -20,7 +20,7 @@ use crate::tenant::{CorsRules, CrossOrigin};
 
 /// What a response depends on where there are rules.
 const VARIES_WITH: &str = "Origin, Access-Control-Request-Headers, Access-Control-Request-Method";
-/// What a page may read without being told (Fetch, "CORS-safelisted response-header name"), and what it
+/// What a page may always read (Fetch, "CORS-safelisted response-header name"), and what it
 /// has no use for.
 const NOT_EXPOSED: [&str; 11] = [
     "cache-control",
@@ -36,7 +36,7 @@ const NOT_EXPOSED: [&str; 11] = [
     "vary",
 ];
 
-/// The bucket that `head` names, well or badly asked for: `None` for a service. A name that no bucket can
+/// The bucket that `head` names, well or badly written: `None` for a service. A name that no bucket can
 /// have is no bucket's.
 pub fn bucket_of(head: &Parts, domains: &[String]) -> Option<String> {
     if is_vend(head, domains) {
@@ -72,33 +72,33 @@ pub fn preflight(
         .and_then(|headers| rules.preflight(bucket.as_deref(), origin, &method, headers));
     let allowed = allowed.ok_or_else(not_allowed)?;
     let mut response = Response::new(String::new());
-    let answer = response.headers_mut();
-    answer.insert(CONTENT_LENGTH, 0.into());
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_LENGTH, 0.into());
     let shown = if allowed.is_named { origin } else { "*" };
-    insert(answer, ACCESS_CONTROL_ALLOW_ORIGIN, shown);
+    insert(fields, ACCESS_CONTROL_ALLOW_ORIGIN, shown);
     if allowed.is_named {
-        insert(answer, ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
+        insert(fields, ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
     }
     let methods: Vec<_> = allowed.rule.methods.iter().map(Method::as_str).collect();
-    insert(answer, ACCESS_CONTROL_ALLOW_METHODS, &methods.join(", "));
+    insert(fields, ACCESS_CONTROL_ALLOW_METHODS, &methods.join(", "));
     if let Some(headers) = headers.filter(|headers| !headers.is_empty()) {
-        insert(answer, ACCESS_CONTROL_ALLOW_HEADERS, &headers.join(", "));
+        insert(fields, ACCESS_CONTROL_ALLOW_HEADERS, &headers.join(", "));
     }
-    answer.insert(
+    fields.insert(
         ACCESS_CONTROL_MAX_AGE,
         allowed.rule.max_age.as_secs().into(),
     );
     Ok(response)
 }
 
-/// Writes what `said` says into the headers of a response, which are complete but for it.
-pub fn write_cross_origin(said: &CrossOrigin, headers: &mut HeaderMap) {
-    if *said == CrossOrigin::Unsaid {
+/// Writes what `cross_origin` says into the headers of a response, which are complete but for it.
+pub fn write_cross_origin(cross_origin: &CrossOrigin, headers: &mut HeaderMap) {
+    if *cross_origin == CrossOrigin::NoRule {
         return;
     }
     let varies = varies_with(headers);
     insert(headers, VARY, &varies);
-    let CrossOrigin::Readable(readable) = said else {
+    let CrossOrigin::Readable(readable) = cross_origin else {
         return;
     };
     let mut exposed: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
@@ -163,7 +163,7 @@ fn bad(text: &'static str) -> S3Error {
     S3Error::new(Code::BadRequest, text)
 }
 
-/// In S3's words.
+/// In S3's terms.
 fn not_allowed() -> S3Error {
     S3Error::new(
         Code::AccessForbidden,
@@ -178,12 +178,12 @@ mod tests {
     use super::*;
     use crate::tenant::Readable;
 
-    fn written(said: &CrossOrigin, before: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn written(cross_origin: &CrossOrigin, before: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in before {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        write_cross_origin(said, &mut headers);
+        write_cross_origin(cross_origin, &mut headers);
         headers
     }
 
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn vary_keeps_what_the_answer_had() {
+    fn vary_keeps_what_the_response_had() {
         let vary = |before: &[(&'static str, &'static str)]| {
             let headers = written(&CrossOrigin::Withheld, before);
             assert_eq!(headers.get_all(VARY).iter().count(), 1);
@@ -226,6 +226,6 @@ mod tests {
             format!("Accept-Encoding, Accept, {VARIES_WITH}")
         );
         assert_eq!(vary(&[("vary", "*")]), "*");
-        assert!(written(&CrossOrigin::Unsaid, &[]).is_empty());
+        assert!(written(&CrossOrigin::NoRule, &[]).is_empty());
     }
 }

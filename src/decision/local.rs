@@ -1,4 +1,4 @@
-//! The responses that cosgate makes itself: a key that is scoped to prefixes cannot ask COS for them, and
+//! The responses that cosgate makes itself: a key that is scoped to prefixes cannot request them of COS, and
 //! tools request them before they do anything else.
 
 use http::Response;
@@ -17,7 +17,7 @@ const ETAG_OF_NOTHING: &str = "\"d41d8cd98f00b204e9800998ecf8427e\"";
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");
 
 /// The response to what needs no COS; `None` for everything else. `region` is what this side calls its
-/// region; `head` is the client's, in S3's words.
+/// region; `head` is the client's, in S3's terms.
 pub(super) fn response(
     permit: &Permit<'_, '_>,
     head: &Parts,

@@ -29,7 +29,7 @@ pub use verdict::{Step, Verdict};
 /// The service that a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// Nobody yet: a browser asks whether a page of another origin may request something.
+    /// Nobody yet. The preflight of a browser: may a page of another origin request something.
     Preflight,
     /// S3.
     S3,
@@ -48,7 +48,7 @@ pub enum Service {
 pub enum Decision<'t, 'r> {
     /// COS gets it.
     Forward(Forward<'t, 'r>),
-    /// cosgate responds itself: a key that is scoped to prefixes cannot ask COS.
+    /// cosgate responds itself: a key that is scoped to prefixes cannot request it of COS.
     Local(LocalResponse<'t, 'r>),
     /// The client gets an error.
     Refuse(Refusal<'t, 'r>),
@@ -100,7 +100,7 @@ pub fn service(head: &Parts, domains: &[String]) -> Service {
     }
 }
 
-/// Decides on `request`, which was read from `head`, in S3's words. `now` is the time since any fixed
+/// Decides on `request`, which was read from `head`, in S3's terms. `now` is the time since any fixed
 /// moment, by which the tenant's limits are found.
 pub fn decide<'t, 'r>(
     head: &Parts,
@@ -156,7 +156,7 @@ impl<'t, 'r> Decision<'t, 'r> {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Forward(_) => Verdict::Allowed,
-            Self::Local(_) => Verdict::AnsweredHere,
+            Self::Local(_) => Verdict::Local,
             Self::Refuse(refusal) => Verdict::of_error(&refusal.error, refusal.step),
         }
     }

@@ -1,4 +1,4 @@
-//! [`PayloadPlan`]: which body a request has, and how it is verified: all that its head says.
+//! [`PayloadPlan`]: which body a request has, and how it is verified: all that its head declares.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct DocumentPlan {
 /// How an object or a part is verified while it streams.
 #[derive(Debug)]
 pub struct ObjectPlan {
-    /// What the head says of it. Its length is not known yet if it is the file of a form, or comes in
+    /// What the head declares of it. Its length is not known yet if it is the file of a form, or comes in
     /// chunks of HTTP alone.
     pub declared: Declared,
     /// An object of unknown length is held until it is whole, if it has no more bytes than this.
@@ -77,7 +77,7 @@ impl PayloadPlan {
             BodyKind::Document(kind) => Ok(Self::Document(DocumentPlan {
                 kind,
                 words: vocabulary(head),
-                is_in_header: kind == ACL && says_rights(&head.headers)?,
+                is_in_header: kind == ACL && has_rights(&head.headers)?,
                 max_bytes: kind.max_bytes().min(config.server.limits.xml_bytes),
                 checks: document_checks(kind, permit, head, caller.payload())?,
             })),
@@ -146,7 +146,7 @@ impl ObjectPlan {
 
 /// Whether the headers say the access rights: in one word or by grantees, and not in both
 /// (S3 `PutObjectAcl`).
-fn says_rights(headers: &HeaderMap) -> Result<bool, S3Error> {
+fn has_rights(headers: &HeaderMap) -> Result<bool, S3Error> {
     let by_word = headers.contains_key("x-amz-acl");
     let by_grantees = (headers.keys()).any(|name| name.as_str().starts_with("x-amz-grant-"));
     if by_word && by_grantees {
@@ -158,7 +158,7 @@ fn says_rights(headers: &HeaderMap) -> Result<bool, S3Error> {
     Ok(by_word || by_grantees)
 }
 
-/// All that a head says of the XML that comes with it.
+/// All that a head declares of the XML that comes with it.
 fn document_checks(
     kind: XmlRequest,
     permit: &Permit<'_, '_>,

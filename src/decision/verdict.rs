@@ -7,10 +7,10 @@ use crate::error::{Fault, S3Error};
 /// A step of the pipeline, in its order. A request that is not done ends at one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Step {
-    /// What is asked: the head becomes typed parts.
+    /// What is requested: the head becomes typed parts.
     #[default]
     Parse,
-    /// Who asks.
+    /// Who calls.
     Authenticate,
     /// Do the tenant's own limits leave room.
     Limit,
@@ -29,10 +29,10 @@ pub enum Step {
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// COS was asked, and what it said passed on.
+    /// COS got the request, and its response was passed on.
     Allowed,
-    /// A scoped key cannot ask COS for it, so it was answered here.
-    AnsweredHere,
+    /// A scoped key cannot request it of COS, so it was served here.
+    Local,
     /// Nobody refused it, but it could not be done: a fault of cosgate, STS or COS.
     Failed,
     /// The client may not do it, or did not do it right.
@@ -83,7 +83,7 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
-            Self::AnsweredHere => "answered_here",
+            Self::Local => "answered_here",
             Self::Failed => "failed",
             Self::Refused => "refused",
         }

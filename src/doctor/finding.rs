@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
+use crate::encoding::visible::Visible;
+
 /// What a probe says about the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -202,21 +204,13 @@ impl ProbeResult {
     }
 }
 
-/// Text of a stranger, for a terminal: control characters are escaped, and it is cut.
+/// Text of a stranger, for a terminal: hidden characters are escaped, and it is cut.
 fn printable(text: &str) -> String {
     const CHARS: usize = 300;
-    let mut shown = String::new();
-    for c in text.chars().take(CHARS) {
-        if c.is_control() {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
+    match text.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{}…", Visible(text.get(..end).unwrap_or_default())),
+        None => Visible(text).to_string(),
     }
-    if text.chars().nth(CHARS).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]
@@ -232,13 +226,15 @@ mod tests {
                 "PutObject inside the grant",
             )
             .sent("PUT /a")
-            .came("200\u{1b}[31m")
+            .came("200\u{1b}[31m\u{202e}")
             .is(verdict, "it works")
         };
         let failed = finding(ProbeResult::Fail).change("[tenants.acme]");
         let text = failed.to_string();
         assert!(text.starts_with("  FAIL    acme/photos: PutObject inside the grant\n"));
-        assert!(text.contains("change [tenants.acme]\n") && !text.contains('\u{1b}'));
+        assert!(
+            text.contains("change [tenants.acme]\n") && text.contains("200\\u{1b}[31m\\u{202e}")
+        );
         let mut shown = 0;
         let mut show = |_: &Finding| shown += 1;
         let mut findings = Findings::new(&mut show);

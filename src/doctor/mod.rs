@@ -214,7 +214,7 @@ impl GrantProbes<'_> {
         Some(folder)
     }
 
-    /// Whether the bucket is where the configuration says.
+    /// Whether the bucket is where the configuration names it.
     async fn reach(&self, key: &Credential, findings: &mut Findings<'_>) -> bool {
         let inside = self.folder.inside.as_ref();
         let exact = || self.bucket.grant.upstream_prefixes().next();

@@ -9,6 +9,7 @@ use crate::config::StoredCheck;
 use crate::config::UpstreamSignature::{Cos, S3};
 use crate::credentials::Credential;
 use crate::rewrite::{is_clock_refusal, is_credential_refusal, read_error};
+use crate::s3::xml::each_element;
 use crate::secret::Secret;
 
 /// Listings that one clean-up looks at. The probes write fewer objects than a page has.
@@ -78,7 +79,7 @@ impl StoreProbes<'_> {
         }
     }
 
-    /// Uploads are compared with a checksum that the store tells.
+    /// Uploads are compared with a checksum that the store reports.
     async fn stored_checksum(&self) -> Finding {
         let call = Call::put(self.key("object"), "123456789");
         let finding = self.finding("checksum of an upload").sent(&call);
@@ -125,7 +126,7 @@ impl StoreProbes<'_> {
         }
     }
 
-    /// A key that has ended, or whose token is wrong, has to be told from one without a right.
+    /// A key that has ended, or whose token is wrong, must be distinguished from one without a right.
     async fn refused_keys(&self) -> Vec<Finding> {
         let call = Call::get(self.key("object"));
         let of = |token: Option<Secret>| {
@@ -170,20 +171,20 @@ impl StoreProbes<'_> {
             .finding("signed times of the past and the future")
             .sent("GET, two hours old to 20 minutes ahead");
         let mut came = Vec::new();
-        let mut is_told = false;
+        let mut is_recognized = false;
         for seconds in [-7200, 30, 60, 300, 1200] {
             let call = Call::get(self.key("object")).shifted(seconds);
             let text = match self.send(&call).await {
                 Ok(seen) => {
                     let status = http::StatusCode::from_u16(seen.status).unwrap_or_default();
-                    is_told |= is_clock_refusal(status, &read_error(&seen.body));
+                    is_recognized |= is_clock_refusal(status, &read_error(&seen.body));
                     seen.to_string()
                 }
                 Err(error) => error,
             };
             came.push(format!("{seconds:+} s: {text}"));
         }
-        let meaning = if is_told {
+        let meaning = if is_recognized {
             "cosgate corrects its clock by the store's when it sees RequestTimeTooSkewed"
         } else {
             "the store does not refuse these times by name; keep this machine's clock right"
@@ -199,7 +200,7 @@ impl StoreProbes<'_> {
             .header("x-amz-meta-s3", "1")
             .header("x-cos-meta-cos", "1");
         let finding = self
-            .finding("metadata in S3's words beside COS's signature")
+            .finding("metadata in S3's terms beside COS's signature")
             .sent(&put);
         let stored = self.outcome(&put).await;
         let head = Call::new(Method::HEAD, &key).signed_as(Cos);
@@ -544,7 +545,7 @@ impl StoreProbes<'_> {
     }
 }
 
-/// Whether what the store tells of an upload is what `check` compares.
+/// Whether what the store reports of an upload is what `check` compares.
 fn judge_stored(finding: Finding, seen: &Seen, check: StoredCheck) -> Finding {
     // CRC-64/XZ and MD5 of "123456789", their usual check values.
     const CRC: &str = "11051210869376104954";
@@ -578,7 +579,7 @@ fn judge_stored(finding: Finding, seen: &Seen, check: StoredCheck) -> Finding {
             )
             .change(change),
         StoredCheck::Crc64Ecma => finding
-            .is(ProbeResult::Fail, "this store tells no CRC-64")
+            .is(ProbeResult::Fail, "this store reports no CRC-64")
             .change(change),
         StoredCheck::Md5 if has_md5 => {
             finding.is(ProbeResult::Ok, "`stored_check = \"md5\"` works")
@@ -621,9 +622,12 @@ pub(super) async fn clean_up(grant: &GrantProbes<'_>, key: &Credential) -> Findi
     // A store may list late, or in parts: listed again until nothing is left.
     for _ in 0..CLEANUPS {
         let listed = match store.send(&call).await {
-            Ok(seen) if seen.is_success() => keys_of(&String::from_utf8_lossy(&seen.body)),
+            Ok(seen) if seen.is_success() => keys_of(&seen.body),
             Ok(seen) => return left(finding.came(&seen), folder),
             Err(error) => return left(finding.came(error), folder),
+        };
+        let Some(listed) = listed else {
+            return left(finding.came("a listing that cannot be read"), folder);
         };
         if listed.iter().any(|key| !key.starts_with(folder)) {
             let finding = finding.came("a listing with keys of other prefixes");
@@ -654,12 +658,18 @@ fn left(finding: Finding, folder: &str) -> Finding {
         .change(format!("remove what is below {folder}"))
 }
 
-/// The keys of a listing.
-fn keys_of(text: &str) -> Vec<String> {
-    let parts = text.split("<Key>").skip(1);
-    let keys = parts.filter_map(|part| part.split_once("</Key>"));
-    keys.filter_map(|(key, _)| Some(quick_xml::escape::unescape(key).ok()?.into_owned()))
-        .collect()
+/// The keys of a listing; `None` for what is none.
+fn keys_of(listing: &[u8]) -> Option<Vec<String>> {
+    let (mut keys, mut is_listing) = (Vec::new(), false);
+    each_element(listing, |path, text| {
+        match path {
+            ["ListBucketResult", "Contents", "Key"] => keys.push(text.to_owned()),
+            ["ListBucketResult"] => is_listing = true,
+            _ => {}
+        }
+        Some(())
+    })?;
+    is_listing.then_some(keys)
 }
 
 fn listed(names: &[String]) -> String {

@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Bytes of a revocation list at most.
 const CRL_BYTES: u64 = 16 << 20;
 
-/// Checks with what the files said when they were last good.
+/// Checks with what was in the files when they were last good.
 struct ClientVerifier {
     rules: Rules,
     file: PathBuf,

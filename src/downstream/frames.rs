@@ -55,7 +55,7 @@ pub(super) struct FrameFindings {
 
 impl FrameFindings {
     /// Whether `target`, as h2 hands it out, may have been another when it was sent. A frame is looked
-    /// at before h2 gets it, so what a request's own block said is known here. It is not known
+    /// at before h2 gets it, so what a request's own block had is known here. It is not known
     /// which stream that was: any request of this connection for the same target is doubtful.
     pub(super) fn is_doubtful(&self, target: &str) -> bool {
         self.lost.get()

@@ -36,11 +36,11 @@ pub(super) enum HandshakeFailure {
     ClientAlert,
     /// The client went away.
     Closed,
-    /// The revocation list says nothing of the certificate, or is past its time.
+    /// The revocation list reveals nothing of the certificate, or is past its time.
     CrlUnusable,
     /// The client offers no version, cipher or protocol that is spoken here.
     Incompatible,
-    /// What the client says is not TLS.
+    /// What the client sends is not TLS.
     NotTls,
     /// Another failure.
     Other,

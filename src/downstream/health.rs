@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 
+use crate::encoding::visible::is_hidden;
 use crate::upstream::dial::Dialer;
 use crate::upstream::one_shot::{OneShotClient, OneShotError};
 
@@ -27,7 +28,7 @@ pub struct HealthUrl {
 pub struct Health {
     /// Its status is 2xx.
     pub is_healthy: bool,
-    /// The status, and the text without control characters other than line ends.
+    /// The status, and the text without hidden characters other than line ends.
     pub text: String,
 }
 
@@ -70,7 +71,7 @@ pub async fn probe(url: &HealthUrl) -> Result<Health, String> {
 
 fn text(status: StatusCode, body: &[u8]) -> String {
     let body = String::from_utf8_lossy(body);
-    let is_shown = |c: &char| !c.is_control() || *c == '\n';
+    let is_shown = |c: &char| !is_hidden(*c) || *c == '\n';
     let body: String = body.chars().filter(is_shown).collect();
     format!("{}: {}", status.as_str(), body.trim_end())
 }

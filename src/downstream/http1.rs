@@ -116,7 +116,7 @@ pub(super) fn builder(limits: HeadLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .half_close(true) // a client that ends its sending side still gets its response
-        .header_read_timeout(None) // it would end idle connections too: `Http1Deadline` tells them apart
+        .header_read_timeout(None) // it would end idle connections too: `Http1Deadline` distinguishes them
         .max_header_size(limits.bytes)
         .max_buf_size(limits.bytes.max(READ_BUFFER));
     if limits.fields != DEFAULT_FIELDS {

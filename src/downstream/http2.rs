@@ -219,7 +219,7 @@ impl<F: Future<Output = ()>> Future for PacedStream<F> {
 enum ConnectionEnd {
     /// At once.
     Cut,
-    /// The client is told; nothing is in flight.
+    /// The client is notified; nothing is in flight.
     GoAway,
 }
 
@@ -290,7 +290,7 @@ impl<'a> Http2Deadline<'a> {
             (self.closing.is_none() && self.findings.has_doubts())
                 .then_some((now, ConnectionEnd::GoAway)),
             head.map(|since| (since + limits.head_timeout, ConnectionEnd::Cut)),
-            // A client that reads nothing cannot be told that its streams end.
+            // A client that reads nothing cannot learn that its streams end.
             (self.stream_state.is_blocked())
                 .then(|| (self.unblocked + limits.body_window, ConnectionEnd::Cut)),
             match (phase, self.closing) {

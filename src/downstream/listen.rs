@@ -122,7 +122,7 @@ impl Listening {
             }
             Self::Unix(UnixSocket { listener, file, .. }) => {
                 listener.set_nonblocking(true)?;
-                // The kernel tells of a socket's other end who it is: so it does of our own.
+                // The kernel reports who is at a socket's other end: so it does for our own.
                 let own = UnixStream::pair()?.0.peer_cred()?.uid();
                 let socket = AcceptingSocket::Unix {
                     listener: UnixListener::from_std(listener)?,
@@ -254,7 +254,7 @@ mod tests {
         Listening::bind(&Listen::Unix(path.to_owned()), 0o640, false)
     }
 
-    /// Nobody accepts: all of them wait, and none is told to come back.
+    /// Nobody accepts: all of them wait, and none is refused.
     #[test]
     fn a_thousand_connections_at_once_find_room() {
         let kernel = fs::read_to_string("/proc/sys/net/core/somaxconn");

@@ -46,7 +46,7 @@ pub(crate) struct NewSnapshot {
 /// What a reload has changed.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// By name, as [`Config::changes_to`] says it.
+    /// By name, as [`Config::changes_to`] gives it.
     pub changes: Vec<String>,
     /// Keys that are as they were: they need a restart.
     pub fixed: Vec<&'static str>,

@@ -244,9 +244,11 @@ fn check_values(header: &[u8], start: usize) -> Result<(), ProxyHeaderError> {
         let &[kind, high, low] = rest.first_chunk().ok_or(ProxyHeaderError::Malformed)?;
         let value = at + TLV_HEAD;
         let end = value + usize::from(u16::from_be_bytes([high, low]));
-        let said = header.get(value..end).ok_or(ProxyHeaderError::Malformed)?;
+        let checksum = header.get(value..end).ok_or(ProxyHeaderError::Malformed)?;
         if kind == CRC32C {
-            let said: [u8; 4] = said.try_into().map_err(|_| ProxyHeaderError::Malformed)?;
+            let checksum: [u8; 4] = checksum
+                .try_into()
+                .map_err(|_| ProxyHeaderError::Malformed)?;
             if has_checksum {
                 return Err(ProxyHeaderError::Malformed);
             }
@@ -255,7 +257,7 @@ fn check_values(header: &[u8], start: usize) -> Result<(), ProxyHeaderError> {
             digest.update(header.get(..value).unwrap_or_default());
             digest.update(&[0; 4]); // it counts as zeros itself
             digest.update(header.get(end..).unwrap_or_default());
-            if digest.finalize() != u64::from(u32::from_be_bytes(said)) {
+            if digest.finalize() != u64::from(u32::from_be_bytes(checksum)) {
                 return Err(ProxyHeaderError::Checksum);
             }
         }
@@ -270,7 +272,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads as the server does: no more than it is told to. Gives what it found, and how many bytes it took.
+    /// Reads as the server does: no more than requested. Gives what it found, and how many bytes it took.
     fn take(bytes: &[u8]) -> (Result<Option<ProxyHeader>, ProxyHeaderError>, usize) {
         let mut taken = 0;
         loop {

@@ -30,9 +30,9 @@ impl Reloads {
 
     /// Requests a reload; the response comes when it has ended. `None`: too many wait, or the program ends.
     pub fn request(&self) -> Option<oneshot::Receiver<ReloadResponse>> {
-        let (request, answer) = oneshot::channel();
+        let (request, result) = oneshot::channel();
         self.0.try_send(request).ok()?;
-        Some(answer)
+        Some(result)
     }
 }
 

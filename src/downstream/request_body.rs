@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_ends_where_its_framing_says() {
+    fn a_body_ends_where_its_framing_ends() {
         for (length, body) in [
             (BodyLength::Unstated, ""),
             (BodyLength::Bytes(0), ""),

@@ -1,4 +1,4 @@
-//! HTTP/1.1 request guard: parses each head before hyper, and answers those that it refuses itself.
+//! HTTP/1.1 request guard: parses each head before hyper, and responds to those that it refuses itself.
 //!
 //! hyper gets only whole heads that [`RequestHead`] accepts, one request after another. So hyper never
 //! writes a refusal of its own, which would have no S3 error and no request id. If hyper refuses a head
@@ -191,7 +191,7 @@ impl<S, F: Fn(HeadError) -> Bytes> RequestGuard<S, F> {
         self.parsed == 0 || self.held.len() >= self.limits.bytes || unparsed.is_some_and(may_end_in)
     }
 
-    /// The client sends no more. What is wrong with a head is said even if its end has not arrived.
+    /// The client sends no more. What is wrong with a head is reported even if its end has not arrived.
     fn end_stream(&mut self) {
         if self.request.is_none()
             && let Err(error) = RequestHead::parse(&self.held, self.limits)

@@ -565,7 +565,7 @@ struct Ending {
 }
 
 impl Ending {
-    /// Completes when the drain begins, or a reload asks other things of clients.
+    /// Completes when the drain begins, or a reload changes what clients must show.
     async fn begins(mut self) {
         tokio::select! {
             _ = self.stages.wait_for(|stage| *stage != DrainStage::Running) => {}

@@ -39,8 +39,9 @@ pub(super) async fn respond(
     is_loopback: bool,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    let is_misdirected = host::is_misdirected(&request, &[]);
     let (head, body) = request.into_parts();
-    if is_loopback && host::is_misdirected(&head.headers, &[]) {
+    if is_loopback && is_misdirected {
         return plain(
             StatusCode::MISDIRECTED_REQUEST,
             "unknown Host: use the address of this listener or localhost\n".into(),

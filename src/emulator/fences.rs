@@ -462,13 +462,13 @@ fn aws_lets(
 
 /// `document` without denials that cover only one kind of version. COS has one action for all versions, so that
 /// the proxy enforces these denials and its key cannot contain them.
-fn sayable(
+fn expressible(
     document: &serde_json::Value,
     operation: Operation,
     named: (&str, &str),
 ) -> serde_json::Value {
-    let mut sayable = document.clone();
-    let statements = sayable["Statement"].as_array_mut().unwrap();
+    let mut expressible = document.clone();
+    let statements = expressible["Statement"].as_array_mut().unwrap();
     statements.retain(|statement| {
         let mut allowing = statement.clone();
         allowing["Effect"] = "Allow".into();
@@ -476,7 +476,7 @@ fn sayable(
         let about = [0, 1].map(|version| aws_lets(&alone, operation, named, version));
         statement["Effect"] == "Allow" || about[0] == about[1]
     });
-    sayable
+    expressible
 }
 
 fn some_session() -> impl Strategy<Value = serde_json::Value> {
@@ -563,9 +563,9 @@ proptest! {
                         let of_version = grant.allows_on_version(action, name, true);
                         prop_assert_eq!(of_version, whole && aws[1], "{:?} {} {}", operation, grant.name, name);
                     }
-                    let said = sayable(&document, operation, (&grant.name, name));
-                    let says = |version| aws_lets(&said, operation, (&grant.name, name), version);
-                    may_hold |= whole && (says(0) || says(1));
+                    let expressed = expressible(&document, operation, (&grant.name, name));
+                    let may_do = |version| aws_lets(&expressed, operation, (&grant.name, name), version);
+                    may_hold |= whole && (may_do(0) || may_do(1));
                     lets = [lets[0] || (whole && (aws[0] || aws[1])), lets[1] || (whole && aws[0] && aws[1])];
                 }
                 let allowed = |key: &FenceKey| {

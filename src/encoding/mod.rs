@@ -1,6 +1,7 @@
-//! Percent-encoding, hexadecimal, HTML and splitting, each in one place.
+//! Percent-encoding, hexadecimal, HTML, hidden characters and splitting, each in one place.
 
 pub mod hex;
 pub(crate) mod html;
 pub mod percent;
 pub mod split;
+pub(crate) mod visible;

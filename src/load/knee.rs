@@ -113,7 +113,7 @@ pub(super) async fn find(
         let lasted = start.elapsed().as_secs_f64();
         let missed = threads.not_started() - before;
         let step = judge(rate, &sum, (lasted, missed), &bounds);
-        live.say(&format!(
+        live.print(&format!(
             "{rate:.0}/s {}",
             step.passed.as_deref().unwrap_or("held")
         ));

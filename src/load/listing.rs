@@ -1,7 +1,6 @@
 //! Listings of a store: pages of objects and of unfinished uploads. Pure.
 
-use quick_xml::Reader;
-use quick_xml::events::Event;
+use crate::s3::xml::each_element;
 
 /// A page of `ListObjectsV2` or `ListMultipartUploads`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,78 +16,40 @@ pub(super) struct ListedPage {
 impl ListedPage {
     /// Parses a page. `None` for another document, and for a page that is truncated but does not name the next one.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
-        let mut reader = Reader::from_reader(body);
         let mut page = Self::default();
-        let (mut path, mut text) = (Vec::new(), String::new());
         let (mut key, mut size) = (String::new(), None);
-        let mut is_truncated = false;
-        loop {
-            match reader.read_event().ok()? {
-                Event::Start(element) => {
-                    path.push(element.local_name().as_ref().to_owned());
-                    text.clear();
+        let (mut is_truncated, mut is_listing) = (false, false);
+        each_element(body, |path, text| {
+            match path {
+                [_, "Contents" | "Upload", "Key"] => text.clone_into(&mut key),
+                [_, "Contents", "Size"] => size = Some(text.trim().parse().ok()?),
+                [_, "Contents"] => {
+                    page.objects.push((std::mem::take(&mut key), size.take()?));
                 }
-                Event::Text(part) => text.push_str(&part),
-                Event::GeneralRef(entity) => text.push(resolve(&entity)?),
-                Event::CData(part) => text.push_str(&part),
-                Event::End(_) => {
-                    let names: Vec<&str> = path.iter().map(String::as_str).collect();
-                    match names.as_slice() {
-                        [_, "Contents" | "Upload", "Key"] => key.clone_from(&text),
-                        [_, "Contents", "Size"] => size = Some(text.trim().parse().ok()?),
-                        [_, "Contents"] => {
-                            page.objects.push((std::mem::take(&mut key), size.take()?));
-                        }
-                        [_, "Upload", "UploadId"] => page.upload_ids.push(text.clone()),
-                        [_, "Upload"] => page.objects.push((std::mem::take(&mut key), 0)),
-                        [_, "IsTruncated"] => is_truncated = text.trim() == "true",
-                        [_, "NextContinuationToken"] => page.next = Some(text.clone()),
-                        ["ListBucketResult" | "ListMultipartUploadsResult"] => {
-                            let is_objects = page.upload_ids.is_empty();
-                            let has_lost_its_place =
-                                is_truncated && page.next.is_none() && is_objects;
-                            return (!has_lost_its_place).then_some(page);
-                        }
-                        _ => {}
-                    }
-                    path.pop();
-                    text.clear();
-                }
-                Event::Eof => return None,
+                [_, "Upload", "UploadId"] => page.upload_ids.push(text.to_owned()),
+                [_, "Upload"] => page.objects.push((std::mem::take(&mut key), 0)),
+                [_, "IsTruncated"] => is_truncated = text.trim() == "true",
+                [_, "NextContinuationToken"] => page.next = Some(text.to_owned()),
+                ["ListBucketResult" | "ListMultipartUploadsResult"] => is_listing = true,
                 _ => {}
             }
-        }
+            Some(())
+        })?;
+        let has_lost_its_place = is_truncated && page.next.is_none() && page.upload_ids.is_empty();
+        (is_listing && !has_lost_its_place).then_some(page)
     }
-}
-
-/// The character of an XML reference: one of the five entities, or a number.
-fn resolve(entity: &quick_xml::events::BytesRef<'_>) -> Option<char> {
-    if let Some(character) = entity.resolve_char_ref().ok()? {
-        return Some(character);
-    }
-    let text = quick_xml::escape::resolve_xml_entity(entity)?;
-    text.chars().next()
 }
 
 /// The text of one element that is a direct child of the root.
 pub(super) fn element(body: &[u8], name: &str) -> Option<String> {
-    let mut reader = Reader::from_reader(body);
-    let (mut depth, mut text, mut is_open) = (0, String::new(), false);
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(element) => {
-                depth += 1;
-                is_open = depth == 2 && element.local_name().as_ref() == name;
-                text.clear();
-            }
-            Event::Text(part) => text.push_str(&part),
-            Event::GeneralRef(entity) => text.push(resolve(&entity)?),
-            Event::End(_) if is_open => return Some(text),
-            Event::End(_) => depth -= 1,
-            Event::Eof => return None,
-            _ => {}
+    let mut found = None;
+    each_element(body, |path, text| {
+        if found.is_none() && matches!(path, [_, child] if *child == name) {
+            found = Some(text.to_owned());
         }
-    }
+        Some(())
+    })?;
+    found
 }
 
 #[cfg(test)]

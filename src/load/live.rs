@@ -72,7 +72,7 @@ impl Live {
     }
 
     /// Shows the current step.
-    pub(super) fn say(&mut self, text: &str) {
+    pub(super) fn print(&mut self, text: &str) {
         match &self.view {
             View::Nothing => {}
             View::Lines(_) => eprintln_quietly(text),

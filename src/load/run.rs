@@ -106,7 +106,7 @@ pub async fn run(
         );
     }
     let mut threads = LoadThreads::start(plan, &environment)?;
-    live.say("uploading the first objects");
+    live.print("uploading the first objects");
     threads.prepare().await?;
     threads.wait_for(scenario.start_at.as_deref(), live).await?;
     let started = wall_clock();
@@ -124,7 +124,7 @@ pub async fn run(
     };
     live.finish();
     if threads.plan.sweep != Sweep::None {
-        live.say("comparing the store with what was acknowledged");
+        live.print("comparing the store with what was acknowledged");
         threads.each(WorkerCommand::Sweep).await?;
     }
     let mut report = threads.report(scenario, started);
@@ -135,7 +135,7 @@ pub async fn run(
         report.failures.push("interrupted".to_owned());
     }
     if !threads.plan.keep {
-        live.say("removing what was put");
+        live.print("removing what was put");
         let left: u64 = threads.each(WorkerCommand::Clean).await?.into_iter().sum();
         if left > 0 {
             let folder = &threads.plan.folder;
@@ -236,7 +236,7 @@ impl LoadThreads {
         let left = time.since(wall_clock());
         let seconds = u64::try_from(left)
             .map_err(|_| format!("--start-at {text} passed while the first objects were put"))?;
-        live.say(&format!("waiting {seconds} s for {text}"));
+        live.print(&format!("waiting {seconds} s for {text}"));
         // The clock counts whole seconds, so the last second is watched closely.
         tokio::time::sleep(Duration::from_secs(seconds.saturating_sub(1))).await;
         while wall_clock() < time {

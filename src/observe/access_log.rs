@@ -24,13 +24,13 @@ use crate::decision::{Step, Verdict};
 use crate::s3::Operation;
 use crate::timestamp::Timestamp;
 
-/// What is told of one request. Nothing here may hold a query string or a whole header: a presigned URL's
-/// signature and every token live there. `User-Agent` alone is told as it came, cut: it may hold anything.
+/// What is logged of one request. Nothing here may hold a query string or a whole header: a presigned URL's
+/// signature and every token live there. `User-Agent` alone is logged as it came, cut: it may hold anything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AccessLine<'a> {
     /// When the request's head had arrived.
     pub time: Timestamp,
-    /// The id that the client was told.
+    /// The id that the client got.
     pub request_id: &'a str,
     /// The trace that the request is a part of.
     pub trace_id: Option<TraceId>,
@@ -54,9 +54,9 @@ pub struct AccessLine<'a> {
     pub subject: Option<&'a str>,
     /// The method, if a head was read.
     pub method: Option<&'a str>,
-    /// What was asked, if it was understood.
+    /// What was requested, if it was understood.
     pub operation: Option<Operation>,
-    /// What an STS was asked, in place of an operation.
+    /// The action of an STS, in place of an operation.
     pub sts_action: Option<&'a str>,
     /// The bucket as the client names it.
     pub bucket: Option<&'a str>,
@@ -84,15 +84,15 @@ pub struct AccessLine<'a> {
     pub sent: u64,
     /// From the request's head to the response's last byte.
     pub duration: Duration,
-    /// How often COS was asked.
+    /// How often COS got the request.
     pub tries: u64,
     /// From the first byte sent to COS to the head of its last response: an upload's way is in it.
     pub upstream_time: Option<Duration>,
-    /// What COS answered, if it was asked.
+    /// What COS returned, if it got the request.
     pub upstream_status: Option<StatusCode>,
     /// The id that COS gave the request.
     pub upstream_request_id: Option<&'a str>,
-    /// What the client says of itself.
+    /// What the client declares of itself.
     pub user_agent: Option<&'a [u8]>,
     /// The host of the page that the request came from.
     pub referer_host: Option<&'a [u8]>,
@@ -152,7 +152,7 @@ pub fn start(
     Ok((log, writer))
 }
 
-/// Counts lines that nobody will read, and tells the operator.
+/// Counts lines that nobody will read, and notifies the operator.
 fn lose(metrics: &CoreMetrics, lines: u64) {
     metrics.add(Event::LogLineDropped, lines);
     tracing::warn!(lines, "access log lines lost");
@@ -194,14 +194,14 @@ impl AccessLog {
 }
 
 impl LogBuffer {
-    /// Whether lines tell what a request's head says.
-    pub fn tells_heads(&self) -> bool {
+    /// Whether lines have parts of a request's head.
+    pub fn needs_heads(&self) -> bool {
         let format = self.log.config.access;
         matches!(format, AccessFormat::Combined | AccessFormat::Json)
     }
 
-    /// Whether lines tell what clients say of themselves.
-    pub fn tells_user_agents(&self) -> bool {
+    /// Whether lines have the names of clients' programs.
+    pub fn needs_user_agents(&self) -> bool {
         self.log.config.access_user_agent
     }
 
@@ -261,7 +261,7 @@ impl Drop for LogBuffer {
 impl AccessLine<'_> {
     /// Nothing of it was refused, and nothing failed.
     fn is_plain_success(&self) -> bool {
-        let is_done = matches!(self.verdict, Some(Verdict::Allowed | Verdict::AnsweredHere));
+        let is_done = matches!(self.verdict, Some(Verdict::Allowed | Verdict::Local));
         is_done && self.status.as_u16() < 400 && self.code.is_none() && self.denied == 0
     }
 
@@ -288,7 +288,7 @@ impl AccessLine<'_> {
         json.push_str("}\n");
     }
 
-    /// Who asked.
+    /// Who called.
     fn write_caller(&self, json: &mut String) {
         if let Some(client) = self.client {
             // Writing to a String cannot fail.
@@ -306,7 +306,7 @@ impl AccessLine<'_> {
         field::bytes(json, "referer_host", self.referer_host);
     }
 
-    /// What was asked.
+    /// What was requested.
     fn write_request(&self, json: &mut String) {
         field::text(json, "method", self.method);
         field::text(json, "operation", self.operation.map(Operation::name));
@@ -515,7 +515,7 @@ mod tests {
             &[
                 success("fast"),
                 AccessLine {
-                    verdict: Some(Verdict::AnsweredHere),
+                    verdict: Some(Verdict::Local),
                     ..success("local")
                 },
                 AccessLine {

@@ -10,6 +10,9 @@ use serde_json::json;
 use super::TextFormat;
 use crate::tenant::KeyState;
 
+/// Pages that programs fetch to watch cosgate. What they say is as short as it can be.
+pub(crate) const OF_SCRAPERS: [&str; 3] = ["/livez", "/metrics", "/readyz"];
+
 /// A part of cosgate that requests need.
 #[derive(Clone, Debug, Serialize)]
 pub struct PartState {
@@ -87,10 +90,10 @@ pub struct ReloadResponse {
 }
 
 /// The response to a request for a reload; `None`: there was none.
-pub(crate) fn reloaded(answer: Option<ReloadResponse>) -> Response<String> {
-    match answer {
-        Some(answer) if answer.is_taken => page(StatusCode::OK, answer.text),
-        Some(answer) => page(StatusCode::UNPROCESSABLE_ENTITY, answer.text),
+pub(crate) fn reloaded(response: Option<ReloadResponse>) -> Response<String> {
+    match response {
+        Some(response) if response.is_taken => page(StatusCode::OK, response.text),
+        Some(response) => page(StatusCode::UNPROCESSABLE_ENTITY, response.text),
         None => page(
             StatusCode::SERVICE_UNAVAILABLE,
             "no reload: cosgate ends, has no configuration file, or too many requests wait for one\n",
@@ -100,7 +103,7 @@ pub(crate) fn reloaded(answer: Option<ReloadResponse>) -> Response<String> {
 
 /// The response to a request for `/readyz`; with `?verbose` all parts are in it, as JSON.
 pub fn readyz(method: &Method, is_verbose: bool, readiness: &Readiness) -> Response<String> {
-    if let Some(refusal) = read_only(method) {
+    if let Some(refusal) = read_only(method, "/readyz") {
         return refusal;
     }
     let status = if readiness.is_ready() {
@@ -111,19 +114,16 @@ pub fn readyz(method: &Method, is_verbose: bool, readiness: &Readiness) -> Respo
     if !is_verbose {
         return page(status, readiness.text());
     }
-    let mut response = page(status, readiness.json());
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
+    json_page(status, readiness.json())
 }
 
-/// Answers a request for another admin page; `metrics` makes the text of the metrics. The body of a response to HEAD is the server's to leave out.
-pub fn answer(
+/// The response to a request for another admin page; `metrics` makes the text of the metrics. The body of a response to HEAD is the server's to leave out.
+pub fn other_page(
     method: &Method,
     path: &str,
     metrics: impl FnOnce() -> (String, TextFormat),
 ) -> Response<String> {
-    if let Some(refusal) = read_only(method) {
+    if let Some(refusal) = read_only(method, path) {
         return refusal;
     }
     match path {
@@ -135,22 +135,38 @@ pub fn answer(
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
         }
-        _ => page(StatusCode::NOT_FOUND, NOT_FOUND),
+        _ => error(path, StatusCode::NOT_FOUND, NOT_FOUND),
     }
 }
 
 /// What there is, for who requests something else.
-const NOT_FOUND: &str = "not found: see /, /tenants, /keys, /config, /livez, /readyz, /metrics, POST /reload and POST /keys/refresh\n";
+const NOT_FOUND: &str = "not found: see /, /tenants, /keys, /config, /livez, /readyz, /metrics, POST /reload and POST /keys/refresh";
 
 /// The refusal of a method that these pages do not have.
-pub(crate) fn read_only(method: &Method) -> Option<Response<String>> {
+pub(crate) fn read_only(method: &Method, path: &str) -> Option<Response<String>> {
     if matches!(*method, Method::GET | Method::HEAD) {
         return None;
     }
-    let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    let mut response = error(path, StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
     let allow = HeaderValue::from_static("GET, HEAD");
     response.headers_mut().insert(ALLOW, allow);
     Some(response)
+}
+
+/// Why there is no page at `path`: as JSON, or as a line of text for a scraper.
+pub(crate) fn error(path: &str, status: StatusCode, why: &str) -> Response<String> {
+    if OF_SCRAPERS.contains(&path) {
+        return page(status, format!("{why}\n"));
+    }
+    json_page(status, format!("{:#}\n", json!({ "error": why })))
+}
+
+/// A page of JSON that nobody keeps.
+pub(crate) fn json_page(status: StatusCode, body: String) -> Response<String> {
+    let mut response = page(status, body);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
 }
 
 /// A page of plain text that nobody keeps.
@@ -173,14 +189,14 @@ mod tests {
     #[test]
     fn pages_are_read_only_and_have_one_name() {
         let metrics = || unreachable!("no other page has metrics");
-        let unknown = NOT_FOUND;
+        let unknown = error("/livez/", StatusCode::NOT_FOUND, NOT_FOUND).into_body();
         for (method, path, status, body) in [
             (Method::GET, "/livez", 200, "ok\n"),
             (Method::HEAD, "/livez", 200, "ok\n"),
             (Method::POST, "/livez", 405, "only GET and HEAD\n"),
-            (Method::GET, "/livez/", 404, unknown),
+            (Method::GET, "/livez/", 404, unknown.as_str()),
         ] {
-            let response = answer(&method, path, metrics);
+            let response = other_page(&method, path, metrics);
             assert_eq!(
                 (response.status().as_u16(), response.body().as_str()),
                 (status, body),
@@ -188,7 +204,7 @@ mod tests {
             );
         }
         assert_eq!(
-            answer(&Method::PUT, "/x", metrics).headers()[ALLOW],
+            other_page(&Method::PUT, "/x", metrics).headers()[ALLOW],
             "GET, HEAD"
         );
         let readiness = readiness(false, &[]);
@@ -237,11 +253,11 @@ mod tests {
             let json: serde_json::Value = serde_json::from_str(long.body()).unwrap();
             assert_eq!(json["ready"], status == 200);
             assert_eq!(json["draining"], is_draining);
-            let said = json["parts"].as_array().unwrap();
-            assert_eq!(said.len(), parts.len());
-            for (said, (name, holds, required)) in said.iter().zip(parts) {
+            let shown = json["parts"].as_array().unwrap();
+            assert_eq!(shown.len(), parts.len());
+            for (shown, (name, holds, required)) in shown.iter().zip(parts) {
                 assert_eq!(
-                    (&said["part"], &said["holds"], &said["required"]),
+                    (&shown["part"], &shown["holds"], &shown["required"]),
                     (&json!(name), &json!(holds), &json!(required))
                 );
             }
@@ -249,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn says_whose_tokens_cannot_be_checked() {
+    fn names_whose_tokens_cannot_be_checked() {
         let state = |name: &str, age, usable| KeyState {
             name: name.to_owned(),
             age,
@@ -284,7 +300,7 @@ mod tests {
             ),
         ] {
             let metrics = || ("cosgate_connections 0\n".to_owned(), format);
-            let response = answer(&Method::GET, "/metrics", metrics);
+            let response = other_page(&Method::GET, "/metrics", metrics);
             assert_eq!(response.body(), "cosgate_connections 0\n");
             assert_eq!(response.headers()[CONTENT_TYPE], content_type);
         }

@@ -19,7 +19,7 @@ pub(super) fn write(text: &mut String, line: &AccessLine<'_>) {
         None => write!(text, "-"),
     };
     text.push_str(" - ");
-    text.push_str(line.tenant.unwrap_or("-"));
+    push_escaped(text, line.tenant.unwrap_or("-").as_bytes());
     text.push_str(" [");
     line.time.push_log_date(text);
     text.push_str("] \"");
@@ -55,8 +55,8 @@ fn push_request(text: &mut String, line: &AccessLine<'_>) {
 }
 
 fn cut(text: &str) -> &[u8] {
-    let text = text.as_bytes();
-    text.get(..FIELD_BYTES).unwrap_or(text)
+    let end = text.floor_char_boundary(FIELD_BYTES);
+    text.get(..end).unwrap_or(text).as_bytes()
 }
 
 /// What is no printable ASCII, a quote or a backslash as `\xhh`, as nginx does.

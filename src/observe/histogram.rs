@@ -23,7 +23,7 @@ pub(super) const BOUNDS: [(u64, &str); 17] = [
     (60_000_000, "60.0"),
     (300_000_000, "300.0"),
 ];
-/// What is longer than the last of them counts as this long, where one number must be said.
+/// What is longer than the last of them counts as this long, where one number must be given.
 const LONGEST: u64 = 300_000_000;
 const BUCKETS: usize = BOUNDS.len() + 1;
 

@@ -1,10 +1,13 @@
 //! Fields of a log's line as JSON. Each begins with a comma: something stands before it.
 
-use std::fmt::Write as _;
 use std::time::Duration;
+
+use crate::encoding::visible::{is_hidden, push_json_escape};
 
 /// Longer texts are cut. A COS key (850 bytes) is never cut.
 pub(super) const FIELD_BYTES: usize = 1024;
+/// The end of a text that is cut.
+const CUT: char = '…';
 
 pub(super) fn number(json: &mut String, name: &str, value: u64) {
     push_name(json, name);
@@ -33,22 +36,20 @@ pub(super) fn bytes(json: &mut String, name: &str, value: Option<&[u8]>) {
     }
 }
 
-/// The same, cut after `most` bytes.
+/// The same with another bound: what a reader of the JSON gets has at most `most` bytes. A longer text is cut at a
+/// character and ends in `…`.
 pub(super) fn cut_text(json: &mut String, name: &str, value: &[u8], most: usize) {
     push_name(json, name);
     json.push('"');
-    let shown = value.get(..most).unwrap_or(value);
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     // Looks at all bytes at once, where `all` would look at one after the other.
-    let is_plain = shown
-        .iter()
-        .fold(true, |so_far, byte| so_far & plain(*byte));
-    match str::from_utf8(shown) {
-        Ok(shown) if is_plain => json.push_str(shown),
-        _ => escape(json, shown, shown.len() < value.len()),
-    }
-    if shown.len() < value.len() {
-        json.push('…');
+    let is_plain = value.len() <= most
+        && value
+            .iter()
+            .fold(true, |so_far, byte| so_far & plain(*byte));
+    match str::from_utf8(value) {
+        Ok(value) if is_plain => json.push_str(value),
+        _ => escape(json, value, most),
     }
     json.push('"');
 }
@@ -60,28 +61,37 @@ fn push_name(json: &mut String, name: &str) {
     json.push_str("\":");
 }
 
-/// `is_cut`: what is left of a last character is none.
-fn escape(json: &mut String, text: &[u8], is_cut: bool) {
-    let mut chunks = text.utf8_chunks().peekable();
-    while let Some(chunk) = chunks.next() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' | '\\' => {
-                    json.push('\\');
-                    json.push(c);
-                }
-                // C1 controls too: a terminal obeys them.
-                c if c.is_control() => {
-                    // Writing to a String cannot fail.
-                    let _ = write!(json, "\\u{:04x}", u32::from(c));
-                }
-                c => json.push(c),
-            }
+fn escape(json: &mut String, text: &[u8], most: usize) {
+    let mut read_bytes = 0;
+    // Where the text ends if it has to be cut.
+    let mut cut = json.len();
+    for c in lossy_chars(text) {
+        read_bytes += c.len_utf8();
+        if read_bytes > most {
+            json.truncate(cut);
+            json.push(CUT);
+            return;
         }
-        if !chunk.invalid().is_empty() && (chunks.peek().is_some() || !is_cut) {
-            json.push(char::REPLACEMENT_CHARACTER);
+        match c {
+            '"' | '\\' => {
+                json.push('\\');
+                json.push(c);
+            }
+            c if is_hidden(c) => push_json_escape(json, c),
+            c => json.push(c),
+        }
+        if read_bytes + CUT.len_utf8() <= most {
+            cut = json.len();
         }
     }
+}
+
+/// The characters of `text`; U+FFFD for what is no UTF-8.
+fn lossy_chars(text: &[u8]) -> impl Iterator<Item = char> {
+    text.utf8_chunks().flat_map(|chunk| {
+        let invalid = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        chunk.valid().chars().chain(invalid)
+    })
 }
 
 #[cfg(test)]
@@ -107,5 +117,40 @@ mod tests {
         let mut json = String::new();
         bytes(&mut json, "a", Some(b"x\xffy\"\n\xe4\xb8"));
         assert_eq!(json, ",\"a\":\"x\u{fffd}y\\\"\\u000a\u{fffd}\"");
+    }
+
+    #[test]
+    fn escapes_hidden_characters_and_leaves_others() {
+        let mut json = String::new();
+        text(&mut json, "a", Some("照片\u{2028}\u{202e}gpj.exe\u{e0041}"));
+        assert_eq!(json, ",\"a\":\"照片\\u2028\\u202egpj.exe\\udb40\\udc41\"");
+    }
+
+    #[test]
+    fn holds_the_bound_and_cuts_at_a_character() {
+        for value in [
+            "x".repeat(9).into_bytes(),
+            "é".repeat(5).into_bytes(),
+            "照".repeat(3).into_bytes(),
+            "📷".repeat(3).into_bytes(),
+            b"\xff".repeat(8),
+            b"xxxxxxx\xe4".to_vec(),
+            "\n".repeat(9).into_bytes(),
+        ] {
+            let mut json = String::new();
+            cut_text(&mut json, "a", &value, 8);
+            let object: serde_json::Value =
+                serde_json::from_str(&format!("{{\"b\":0{json}}}")).unwrap();
+            let read = object["a"].as_str().unwrap();
+            let (start, end) = read.split_at(read.len() - CUT.len_utf8());
+            assert!(read.len() <= 8 && end == "…", "{read}");
+            assert!(
+                String::from_utf8_lossy(&value).starts_with(start) && start.len() > 1,
+                "{read}"
+            );
+        }
+        let mut json = String::new();
+        cut_text(&mut json, "a", "照x照x".as_bytes(), 8);
+        assert_eq!(json, ",\"a\":\"照x照x\"", "it fits");
     }
 }

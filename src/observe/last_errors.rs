@@ -25,7 +25,7 @@ pub(super) struct LastErrors {
 pub struct FailedRequest {
     /// When its head had arrived.
     pub time: Timestamp,
-    /// The id that its client was told.
+    /// The id that its client got.
     pub request_id: String,
     /// Its tenant, if it was identified.
     pub tenant: Option<String>,

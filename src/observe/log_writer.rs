@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// How often a log that has lines of its own to come is asked for them.
+/// How often a log that has lines of its own to come must give them.
 const OWN_LINES: Duration = Duration::from_secs(1);
 
 /// Lines that are written together.
@@ -42,7 +42,7 @@ pub struct LogWriter {
     stopped: Receiver<()>,
 }
 
-/// When a log is asked for lines of its own.
+/// When a log must give lines of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
     /// Nothing is written after this.

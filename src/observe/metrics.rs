@@ -124,11 +124,11 @@ pub enum Event {
     /// Accepting paused: file descriptors were scarce.
     AcceptPausedDescriptors,
     /// A response of COS named something outside the caller's grants, and was cut off.
-    AnswerOutOfScope,
+    ResponseOutOfScope,
     /// A response of COS could not be read, could not be passed on whole, or reported a success and was
     /// none.
-    AnswerUnusable,
-    /// The end of a body was withheld from COS, because the body was not what the client said.
+    ResponseUnusable,
+    /// The end of a body was withheld from COS, because the body was not what the client declared.
     BodyWithheld,
     /// Bytes of bodies that came from clients.
     BytesReceived,
@@ -224,11 +224,11 @@ pub enum Event {
     TlsClientAlert,
     /// A client went away in the handshake.
     TlsClosed,
-    /// The revocation list said nothing of a client's certificate, or was past its time.
+    /// The revocation list had nothing on a client's certificate, or was past its time.
     TlsCrlUnusable,
     /// A client offered no version, cipher or protocol that is spoken here.
     TlsIncompatible,
-    /// What a client said was not TLS.
+    /// What a client sent was not TLS.
     TlsNotTls,
     /// A handshake failed for another reason.
     TlsOther,
@@ -236,21 +236,21 @@ pub enum Event {
     TlsTimeout,
     /// The connection to COS broke during a request.
     UpstreamBroken,
-    /// COS answered 4xx.
+    /// COS returned 4xx.
     UpstreamClientError,
     /// No connection to COS could be made.
     UpstreamConnectFailed,
     /// A connection to COS ended.
     UpstreamClosed,
-    /// COS answered 2xx or 3xx.
+    /// COS returned 2xx or 3xx.
     UpstreamOk,
     /// A connection to COS was made.
     UpstreamOpened,
     /// A request went out on a connection that was there.
     UpstreamReused,
-    /// COS answered 5xx.
+    /// COS returned 5xx.
     UpstreamServerError,
-    /// COS did not answer in time.
+    /// COS did not respond in time.
     UpstreamTimeout,
 }
 
@@ -549,7 +549,7 @@ impl CoreMetrics {
         }
     }
 
-    /// Counts what COS answered to one call.
+    /// Counts what COS returned to one call.
     pub(crate) fn upstream_responded(&self, status: StatusCode) {
         self.count(match status.as_u16() {
             500.. => Event::UpstreamServerError,

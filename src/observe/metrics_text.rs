@@ -209,13 +209,13 @@ const FAMILIES: [Family; 26] = [
     },
     Family {
         name: "cosgate_answers_out_of_scope_total",
-        help: "Answers of COS that named something outside the caller's grants, and were cut off.",
-        samples: &[("", Event::AnswerOutOfScope)],
+        help: "Responses of COS that named something outside the caller's grants, and were cut off.",
+        samples: &[("", Event::ResponseOutOfScope)],
     },
     Family {
         name: "cosgate_answers_unusable_total",
-        help: "Answers of COS that could not be read or not be passed on whole, or that reported a success without what belongs to one.",
-        samples: &[("", Event::AnswerUnusable)],
+        help: "Responses of COS that could not be read or not be passed on whole, or that reported a success without what belongs to one.",
+        samples: &[("", Event::ResponseUnusable)],
     },
     Family {
         name: "cosgate_bodies_damaged_total",
@@ -224,7 +224,7 @@ const FAMILIES: [Family; 26] = [
     },
     Family {
         name: "cosgate_bodies_withheld_total",
-        help: "Uploads whose end was withheld because the body was not what the client said.",
+        help: "Uploads whose end was withheld because the body was not what the client declared.",
         samples: &[("", Event::BodyWithheld)],
     },
     Family {

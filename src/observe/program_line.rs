@@ -13,6 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::json_fields as field;
 use crate::config::ProgramFormat;
+use crate::encoding::visible::Visible;
 
 /// Longer texts are cut: a backtrace has its place.
 const TEXT_BYTES: usize = 16 * 1024;
@@ -69,25 +70,26 @@ impl LineForm {
             }
             out.push_str("}\n");
         } else {
-            let _ = SystemTime.format_time(&mut Writer::new(out));
+            let mut text = String::new();
+            let _ = SystemTime.format_time(&mut Writer::new(&mut text));
             let _ = write!(
-                out,
+                text,
                 " {:>5} {}: {message}{}",
                 line.level, line.target, fields.text
             );
             if let Some((name, count)) = line.count {
-                let _ = write!(out, " {name}={count}");
+                let _ = write!(text, " {name}={count}");
             }
-            out.push('\n');
+            let _ = writeln!(out, "{}", VisibleLines(&text));
         }
     }
 
     /// A text that a command would print, as a line: in JSON as an event's message.
     pub(super) fn printed(&self, text: &str) -> String {
         if !self.is_json() {
-            return format!("{text}\n");
+            return format!("{}\n", VisibleLines(text));
         }
-        // A problem of the configuration says what it is: `FILE:LINE:COLUMN: warning: …`.
+        // A problem of the configuration names its kind: `FILE:LINE:COLUMN: warning: …`.
         let level = if text.contains(": warning: ") {
             Level::WARN
         } else {
@@ -126,10 +128,12 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        if !self.form.is_json() {
-            return self.text.format_event(context, writer, event);
-        }
         let mut line = String::with_capacity(256);
+        if !self.form.is_json() {
+            let text = Writer::new(&mut line);
+            self.text.format_event(context, text, event)?;
+            return write!(writer, "{}", VisibleLines(&line));
+        }
         let metadata = event.metadata();
         push_json_head(&mut line, *metadata.level(), metadata.target());
         event.record(&mut JsonVisitor(&mut line));
@@ -168,6 +172,21 @@ fn push_json_head(json: &mut String, level: Level, target: &str) {
 
 fn push_text(json: &mut String, name: &str, text: &str) {
     field::cut_text(json, name, text.as_bytes(), TEXT_BYTES);
+}
+
+/// Text of several lines, such as a backtrace: every other hidden character is escaped.
+struct VisibleLines<'a>(&'a str);
+
+impl fmt::Display for VisibleLines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, line) in self.0.split('\n').enumerate() {
+            if index > 0 {
+                f.write_char('\n')?;
+            }
+            Visible(line).fmt(f)?;
+        }
+        Ok(())
+    }
 }
 
 /// The fields of an event, as fields of its object.

@@ -36,10 +36,10 @@ const QUEUE: QueueLimits = QueueLimits {
 const FLUSH: Duration = Duration::from_secs(2);
 /// A cause is logged once in this time.
 const WINDOW: Duration = Duration::from_secs(1);
-/// Fields that tell causes of one call site apart. Their values come from the code or the
+/// Fields that distinguish causes of one call site. Their values come from the code or the
 /// configuration, never from a client.
 const CAUSE_FIELDS: [&str; 4] = ["cause", "identity", "issuer", "location"];
-/// Causes that are told apart at once. Beyond it a call site is one cause, and these are as many as
+/// Causes that are distinguished at once. Beyond it a call site is one cause, and these are as many as
 /// the code has.
 const CAUSES: usize = 128;
 /// A longer text of a cause is cut.
@@ -180,7 +180,7 @@ fn subscriber(
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string);
     let message = panic.payload_as_str().unwrap_or("no message");
-    let backtrace = Backtrace::capture(); // where RUST_BACKTRACE asks for it
+    let backtrace = Backtrace::capture(); // where RUST_BACKTRACE requests it
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
     tracing::error!(
         location,
@@ -195,25 +195,25 @@ fn own_lines(
     lost: Arc<AtomicU64>,
     form: LineForm,
 ) -> impl FnMut(&mut String, Moment) -> bool + Send {
-    let mut told = 0;
-    let mut told_at: Option<Instant> = None;
+    let mut reported = 0;
+    let mut reported_at: Option<Instant> = None;
     move |text, moment| {
         let now = Instant::now();
         let lost = lost.load(Ordering::Relaxed);
-        let is_due = told_at.is_none_or(|at| now - at >= WINDOW) || moment == Moment::End;
-        if lost > told && is_due {
+        let is_due = reported_at.is_none_or(|at| now - at >= WINDOW) || moment == Moment::End;
+        if lost > reported && is_due {
             let line = OwnLine {
                 level: Level::WARN,
                 target: module_path!(),
                 message: "log lines lost",
                 fields: &LineFields::default(),
-                count: Some(("lines", lost - told)),
+                count: Some(("lines", lost - reported)),
             };
             form.push(text, &line);
-            told = lost;
-            told_at = Some(now);
+            reported = lost;
+            reported_at = Some(now);
         }
-        causes.report(now, moment, (&mut *text, &form)) || lost > told
+        causes.report(now, moment, (&mut *text, &form)) || lost > reported
     }
 }
 
@@ -261,7 +261,7 @@ impl Causes {
             cause.fields = LineFields::default();
         }
         if let Some(logged) = table.get_mut(&key) {
-            // `report` opens the next window: it tells what was left out in this one.
+            // `report` opens the next window: it reports what was left out in this one.
             logged.suppressed += 1;
             return false;
         }
@@ -337,6 +337,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::encoding::visible::is_hidden;
     use crate::observe::log_writer::test_writers::KeptText;
 
     const LINE: &str = "request failed";
@@ -420,6 +421,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn no_line_has_a_hidden_character() {
+        for format in [ProgramFormat::Text, ProgramFormat::Json] {
+            let (form, causes) = (LineForm::default(), Arc::default());
+            form.set(format);
+            let mut lines = logged_by("info", &form, &causes, || {
+                for _ in 0..2 {
+                    let error = io::Error::other("gpj\u{202e}\u{2028}\u{1b}[31m");
+                    tracing::warn!(%error, "it\u{2029} failed");
+                }
+            });
+            assert_eq!(lines.len(), 1);
+            advance(WINDOW).await;
+            lines.extend(report_in(&form, &causes));
+            lines.extend(form.printed("a\u{feff}.toml\nb").lines().map(str::to_owned));
+            for line in &lines {
+                assert!(!line.chars().any(is_hidden), "{line:?}");
+            }
+            let all = lines.concat();
+            for code in ["202e", "2028", "2029", "feff"] {
+                assert!(all.contains(code), "{all}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn limits_events_with_a_cause_unless_debugging() {
         for (filter, expected) in [("info", 2), ("debug", 20)] {
             let lines = logged_by(filter, &LineForm::default(), &Arc::default(), || {
@@ -451,14 +477,14 @@ mod tests {
         assert_eq!(report(&causes), [""; 0]);
         for _ in 0..3 {
             advance(WINDOW).await;
-            let mut told = report(&causes);
-            told.sort_by_key(|line| line.contains("cause=\"b\""));
-            assert_eq!(told.len(), 2, "{told:?}");
-            assert!(told[0].ends_with(": request failed cause=\"a\" suppressed=99"));
+            let mut reported = report(&causes);
+            reported.sort_by_key(|line| line.contains("cause=\"b\""));
+            assert_eq!(reported.len(), 2, "{reported:?}");
+            assert!(reported[0].ends_with(": request failed cause=\"a\" suppressed=99"));
             assert!(
-                told[1].contains("  WARN cosgate::observe::program_log::tests: request failed")
+                reported[1].contains("  WARN cosgate::observe::program_log::tests: request failed")
             );
-            // While it lasts the count alone is told.
+            // While it lasts the count alone is reported.
             let more = logged(&causes, || (0..99).for_each(|_| (fail("a"), fail("b")).0));
             assert_eq!(more, [""; 0]);
         }
@@ -485,14 +511,14 @@ mod tests {
         assert_eq!(lines.len(), CAUSES + 2);
         assert_eq!(causes.table.lock().unwrap().len(), CAUSES + 2);
         advance(WINDOW).await;
-        let told = report(&causes);
-        assert_eq!(told.len(), 1, "{told:?}");
+        let reported = report(&causes);
+        assert_eq!(reported.len(), 1, "{reported:?}");
         let left = 9 * CAUSES - 1;
-        assert!(told[0].ends_with(&format!(": request failed suppressed={left}")));
+        assert!(reported[0].ends_with(&format!(": request failed suppressed={left}")));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lost_lines_are_told_once_a_second_and_at_the_end() {
+    async fn lost_lines_are_reported_once_a_second_and_at_the_end() {
         let lost = Arc::new(AtomicU64::new(0));
         let mut own = own_lines(Arc::default(), Arc::clone(&lost), LineForm::default());
         let mut text = String::new();

@@ -30,7 +30,7 @@ pub struct RequestTrace {
     pub duration: Duration,
     /// What it was.
     pub name: &'static str,
-    /// What the access log tells of it, too.
+    /// What the access log has of it, too.
     pub attributes: Vec<(&'static str, TraceValue)>,
     /// The response says that cosgate or COS failed.
     pub is_error: bool,
@@ -88,7 +88,7 @@ impl TracePartKind {
 }
 
 impl RequestTrace {
-    /// Adds what the access log tells. Nothing that a client can choose freely and may be a secret is in it:
+    /// Adds what the access log has. Nothing that a client can choose freely and may be a secret is in it:
     /// no header, no query, no object's key.
     pub(crate) fn describe(&mut self, line: &AccessLine<'_>) {
         let operation = line.operation.map(Operation::name).or(line.sts_action);

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::access_log::AccessLine;
+use crate::encoding::visible::Visible;
 use crate::s3::Operation;
 
 /// Columns that the next one keeps clear of; a longer name moves the rest of its line.
@@ -27,10 +28,10 @@ pub(super) fn write(text: &mut String, line: &AccessLine<'_>, in_color: bool) {
         line.status.as_u16(),
         bytes(line.received.max(line.sent)),
         time(line.duration),
-        Printable(line.tenant.unwrap_or("-"))
+        Visible(line.tenant.unwrap_or("-"))
     );
     if let Some(code) = line.code {
-        let _ = write!(text, " {color}{}{reset}", Printable(code));
+        let _ = write!(text, " {color}{}{reset}", Visible(code));
     }
     text.push('\n');
 }
@@ -38,8 +39,8 @@ pub(super) fn write(text: &mut String, line: &AccessLine<'_>, in_color: bool) {
 /// `bucket/key`, or what was requested in place of one.
 fn name(line: &AccessLine<'_>) -> String {
     match (line.bucket, line.key) {
-        (Some(bucket), Some(key)) => format!("{}/{}", Printable(bucket), Printable(key)),
-        (Some(bucket), None) => Printable(bucket).to_string(),
+        (Some(bucket), Some(key)) => format!("{}/{}", Visible(bucket), Visible(key)),
+        (Some(bucket), None) => Visible(bucket).to_string(),
         (None, _) => line
             .sts_action
             .or_else(|| line.operation.map(Operation::name))
@@ -81,25 +82,6 @@ fn time(duration: Duration) -> String {
         0..1_000 => format!("{micros} µs"),
         1_000..10_000_000 => format!("{} ms", micros / 1_000),
         _ => format!("{} s", micros / 1_000_000),
-    }
-}
-
-/// A stranger's text: a terminal must obey none of its characters.
-struct Printable<'a>(&'a str);
-
-impl std::fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for c in self.0.chars() {
-            // A character that changes the direction of the text could hide what follows.
-            let is_plain = !c.is_control()
-                && !matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if is_plain {
-                f.write_char(c)?;
-            } else {
-                write!(f, "{}", c.escape_unicode())?;
-            }
-        }
-        Ok(())
     }
 }
 

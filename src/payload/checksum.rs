@@ -95,12 +95,12 @@ impl Digest {
 }
 
 impl Checks {
-    /// The checks that the headers of an upload ask for.
+    /// The checks that the headers of an upload request.
     pub fn new(declared: &Declared, headers: &HeaderMap) -> Result<Self, S3Error> {
         Self::read(declared, headers, &Query::default())
     }
 
-    /// The checks that the headers of an upload and its query ask for: SDKs move headers into the
+    /// The checks that the headers of an upload and its query request: SDKs move headers into the
     /// presigned URLs that they make.
     pub fn read(
         declared: &Declared,
@@ -184,7 +184,7 @@ impl Checks {
         })
     }
 
-    /// Computes the CRC-64 that COS answers with, too.
+    /// Computes the CRC-64 that COS responds with, too.
     #[must_use]
     pub fn with_crc64_ecma(mut self) -> Self {
         let crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Xz);
@@ -192,7 +192,7 @@ impl Checks {
         self
     }
 
-    /// Computes the MD5 (COS's `ETag` of an object that was sent in one piece), asked for or not.
+    /// Computes the MD5 (COS's `ETag` of an object that was sent in one piece), requested or not.
     #[must_use]
     pub fn with_md5(mut self) -> Self {
         self.digests.md5.get_or_insert_default();

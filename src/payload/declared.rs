@@ -1,4 +1,4 @@
-//! What the head says of the body: its mode, its framing and its length.
+//! What the head declares of the body: its mode, its framing and its length.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -26,7 +26,7 @@ pub enum Mode {
     StreamingSignedTrailer,
     /// `STREAMING-UNSIGNED-PAYLOAD-TRAILER`: chunks without signatures, then a checksum.
     StreamingUnsignedTrailer,
-    /// `UNSIGNED-PAYLOAD`, or nothing said (presigned, anonymous).
+    /// `UNSIGNED-PAYLOAD`, or nothing declared (presigned, anonymous).
     Unsigned,
 }
 
@@ -39,7 +39,7 @@ pub enum Framing {
     Plain,
 }
 
-/// All that a head says of its body.
+/// All that a head declares of its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declared {
     /// What the signature says of it.
@@ -177,7 +177,7 @@ fn announced_trailer(
 /// The length of an object that comes in chunks.
 fn chunked_length(mode: Mode, decoded: Option<u64>, encoded: Option<u64>) -> Result<u64, S3Error> {
     if matches!(mode, Mode::Sha256(_)) {
-        // Of the framed or of the decoded bytes? No client is known that would tell.
+        // Of the framed or of the decoded bytes? No client is known that would show it.
         return Err(S3Error::new(
             Code::InvalidRequest,
             "The body is aws-chunked, but x-amz-content-sha256 is the hash of a plain one: send a \
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mode_is_told_from_its_text() {
+    fn every_mode_is_read_from_its_text() {
         assert_eq!(
             Mode::parse(&"0f".repeat(32)).unwrap(),
             Mode::Sha256([15; 32])

@@ -148,7 +148,7 @@ impl PayloadError {
             Self::Incomplete => "The request body terminated unexpectedly. Nothing was stored.",
             Self::LengthExceeded | Self::LengthShort => {
                 "The body does not have the number of bytes that the header \
-                 x-amz-decoded-content-length or Content-Length says. Nothing was stored."
+                 x-amz-decoded-content-length or Content-Length declares. Nothing was stored."
             }
             Self::Md5Mismatch => {
                 "The Content-MD5 you specified did not match what we received. Nothing was stored."

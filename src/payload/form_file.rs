@@ -7,7 +7,7 @@ use super::PayloadError;
 
 /// Takes the file out of a form's last bytes.
 ///
-/// COS must be told the file's length before its end is seen, so it is computed from the form's: the
+/// COS must get the file's length before its end is seen, so it is computed from the form's: the
 /// form must end right after its file, as browsers, curl and HTTP libraries let it. That it did is
 /// checked, and so is that no boundary came before.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_ends_where_the_forms_length_says() {
+    fn the_file_ends_by_the_forms_length() {
         for file in [
             &b""[..],
             b"x",

@@ -1,7 +1,7 @@
-//! An upload's body as clients frame it: told apart by its head, decoded, checked as it passes, and
+//! An upload's body as clients frame it: distinguished by its head, decoded, checked as it passes, and
 //! its end held back until every check has passed.
 //!
-//! 1. [`Mode`] is what `x-amz-content-sha256` says; [`Declared`] is all that the head says of the body;
+//! 1. [`Mode`] is what `x-amz-content-sha256` says; [`Declared`] is all that the head declares of the body;
 //! 2. [`chunked::Decoder`] takes `aws-chunked` framing off and checks the chunk signatures;
 //!    [`FormFile`] takes the file out of a browser's form;
 //! 3. [`checksum::Checks`] digests the decoded bytes and compares at the end;

@@ -1,4 +1,4 @@
-//! What COS says it stored, against what was sent: the last check of an upload, end to end.
+//! What COS reports it stored, against what was sent: the last check of an upload, end to end.
 
 use std::fmt;
 
@@ -27,10 +27,10 @@ pub(crate) struct StoredOtherwise {
     stored: String,
 }
 
-/// Compares the response to an upload with what was sent: by CRC-64/ECMA where COS tells it, else by
-/// the MD5 in its `ETag`. Digests that were not computed, or not answered, are not compared.
-pub(crate) fn compare_stored(sent: &Verified, answer: &HeaderMap) -> Result<(), StoredOtherwise> {
-    if let (Some(crc), Some(stored)) = (sent.crc64_ecma, answer.get(CRC64_ECMA)) {
+/// Compares the response to an upload with what was sent: by CRC-64/ECMA where COS reports it, else by
+/// the MD5 in its `ETag`. Digests that were not computed, or not reported, are not compared.
+pub(crate) fn compare_stored(sent: &Verified, reported: &HeaderMap) -> Result<(), StoredOtherwise> {
+    if let (Some(crc), Some(stored)) = (sent.crc64_ecma, reported.get(CRC64_ECMA)) {
         let stored = String::from_utf8_lossy(stored.as_bytes());
         if stored.parse() == Ok(crc) {
             return Ok(());
@@ -41,7 +41,7 @@ pub(crate) fn compare_stored(sent: &Verified, answer: &HeaderMap) -> Result<(), 
             stored: stored.chars().take(REPEATED).collect(),
         });
     }
-    let (Some(md5), Some(stored)) = (sent.md5, md5_of_etag(answer)) else {
+    let (Some(md5), Some(stored)) = (sent.md5, md5_of_etag(reported)) else {
         return Ok(());
     };
     let sent = hex(&md5);
@@ -56,11 +56,11 @@ pub(crate) fn compare_stored(sent: &Verified, answer: &HeaderMap) -> Result<(), 
 }
 
 /// The `ETag`, where it is an MD5.
-fn md5_of_etag(answer: &HeaderMap) -> Option<&str> {
-    if ENCRYPTIONS.iter().any(|name| answer.contains_key(*name)) {
+fn md5_of_etag(reported: &HeaderMap) -> Option<&str> {
+    if ENCRYPTIONS.iter().any(|name| reported.contains_key(*name)) {
         return None;
     }
-    let etag = answer.get(ETAG)?.to_str().ok()?.trim_matches('"');
+    let etag = reported.get(ETAG)?.to_str().ok()?.trim_matches('"');
     (etag.len() == 32 && etag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(etag)
 }
 
@@ -96,11 +96,11 @@ mod tests {
     }
 
     fn compare(fields: &[(&'static str, &str)]) -> Result<(), String> {
-        let answer = fields
+        let reported = fields
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
             .collect();
-        compare_stored(&sent(), &answer).map_err(|error| error.to_string())
+        compare_stored(&sent(), &reported).map_err(|error| error.to_string())
     }
 
     #[test]

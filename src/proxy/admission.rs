@@ -20,7 +20,7 @@ use crate::tenant::{
 use crate::timestamp::Timestamp;
 
 impl Proxy {
-    /// Where a request comes from: its connection, and the client that trusted proxies say it is.
+    /// Where a request comes from: its connection, and the client that trusted proxies name.
     pub(super) fn connection(
         &self,
         head: &Parts,

@@ -17,7 +17,7 @@ use crate::s3::S3Request;
 use crate::tenant::Authenticated;
 
 impl Proxy {
-    /// Decides on `asked`, which was read from `head`, in S3's words: gives what COS gets, or else the
+    /// Decides on `requested`, which was read from `head`, in S3's terms: gives what COS gets, or else the
     /// response or the error.
     pub(super) fn decide<'t, 'r>(
         &self,
@@ -80,7 +80,7 @@ impl Proxy {
                 in_flight.record.is_local = true;
                 Ok(folder.map(ResponseBody::text))
             }
-            answer => answer, // signed, sent, answered
+            result => result, // signed, sent, received
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::transport::FRAME;
 /// A response's body, and the request that ends with it.
 #[derive(Debug)]
 pub(crate) struct ClientBody {
-    answer: ResponseBody,
+    body: ResponseBody,
     /// HTTP/2: what has not been handed over of the last bytes.
     rest: Bytes,
     in_flight: Box<InFlight>,
@@ -21,9 +21,9 @@ pub(crate) struct ClientBody {
 
 impl ClientBody {
     /// The body of the response to `in_flight`.
-    pub(super) fn new(answer: ResponseBody, in_flight: Box<InFlight>) -> Self {
+    pub(super) fn new(body: ResponseBody, in_flight: Box<InFlight>) -> Self {
         Self {
-            answer,
+            body,
             rest: Bytes::new(),
             in_flight,
         }
@@ -38,7 +38,7 @@ impl ClientBody {
         let stream_state = &self.in_flight.stream_state;
         stream_state.hand_over(None);
         if self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.answer).poll_frame(cx)) {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
                 end => return Poll::Ready(end),
             }
@@ -61,7 +61,7 @@ impl Body for ClientBody {
         let frame = if this.in_flight.stream_state.is_stream() {
             ready!(this.poll_piece(cx))
         } else {
-            ready!(Pin::new(&mut this.answer).poll_frame(cx))
+            ready!(Pin::new(&mut this.body).poll_frame(cx))
         };
         if let Some(Ok(frame)) = &frame {
             this.in_flight.record.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -70,10 +70,10 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.answer.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.answer.size_hint()
+        self.body.size_hint()
     }
 }

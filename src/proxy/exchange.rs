@@ -51,14 +51,14 @@ pub(super) struct UpstreamCall<'c> {
 }
 
 /// COS's response, before anything of it has been looked at.
-struct Answered {
+struct RawResponse {
     response: Response<Incoming>,
     lease: Box<LeasedConnection>,
 }
 
 impl Proxy {
     /// Has COS do what the permit allows, and makes its response the client's. `fresh` is the head of the
-    /// first try, made before the client was asked for its body; later tries make it anew.
+    /// first try, made before the client sends its body; later tries make it anew.
     pub(super) async fn exchange(
         &self,
         call: UpstreamCall<'_>,
@@ -85,22 +85,22 @@ impl Proxy {
                 None => rewrite::request(permit, head, &self.config().upstream)?,
             };
             in_flight.record.reaches_upstream();
-            let answered = match self.send(permit, request, body, &credential).await {
-                Ok(answered) => answered,
+            let raw = match self.send(permit, request, body, &credential).await {
+                Ok(raw) => raw,
                 Err(failure) => {
                     in_flight.record.ends(None);
                     self.judge(failure, &body.body, &mut tries)?;
                     continue;
                 }
             };
-            let response = &answered.response;
+            let response = &raw.response;
             let record = &mut in_flight.record;
             record.upstream_responded(response.status(), response.headers());
-            let status = answered.response.status();
+            let status = raw.response.status();
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
-                return self.accept(call, answered, &credential, in_flight).await;
+                return self.accept(call, raw, &credential, in_flight).await;
             }
-            let refused = Box::pin(self.refused(call, answered, &credential)).await;
+            let refused = Box::pin(self.refused(call, raw, &credential)).await;
             self.judge_refusal(refused, call, &mut tries, || {
                 entry.reject(credential.generation)
             })?;
@@ -124,35 +124,35 @@ impl Proxy {
     async fn accept(
         &self,
         call: UpstreamCall<'_>,
-        mut answered: Answered,
+        mut raw: RawResponse,
         credential: &Credential,
         in_flight: &mut InFlight,
     ) -> Result<Response<ResponseBody>, S3Error> {
-        let status = answered.response.status();
+        let status = raw.response.status();
         if status.is_success() && !call.body.body.is_sent() {
             return Err(self.early_success(&call.body.body));
         }
         let reads = matches!(call.head.method, Method::GET | Method::HEAD);
         if status == StatusCode::NOT_MODIFIED && !reads {
-            // No response to a write (RFC 9110 section 13.2.2): nothing says that it was done.
-            return Err(bad_gateway("COS answered a write with 304"));
+            // This is no response to a write (RFC 9110 section 13.2.2), so it may not have been done.
+            return Err(bad_gateway("COS responded to a write with 304"));
         }
         credential.mark_worked();
         let operation = call.permit.request().operation;
-        self.check_success(&mut answered, operation, &call.head.headers)
+        self.check_success(&mut raw, operation, &call.head.headers)
             .await?;
-        self.relay(call, answered, in_flight).await
+        self.relay(call, raw, in_flight).await
     }
 
-    /// Reads COS's refusal, and asks why where a HEAD has no body that would tell.
+    /// Reads COS's refusal, and fetches the reason where a HEAD has no body that would give it.
     async fn refused(
         &self,
         UpstreamCall { permit, head, .. }: UpstreamCall<'_>,
-        answered: Answered,
+        raw: RawResponse,
         credential: &Credential,
     ) -> UpstreamRefusal {
-        let status = answered.response.status();
-        let mut refused = self.read_error(answered, permit).await;
+        let status = raw.response.status();
+        let mut refused = self.read_error(raw, permit).await;
         if head.method == Method::HEAD
             && matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
             && let Some(why) = Box::pin(self.fetch_reason(permit, head, credential)).await
@@ -198,7 +198,7 @@ impl Proxy {
         mut fresh: UpstreamRequest,
         outgoing: &Outgoing,
         credential: &Credential,
-    ) -> Result<Answered, ExchangeFailure> {
+    ) -> Result<RawResponse, ExchangeFailure> {
         let body = outgoing.body.again().ok_or(ExchangeFailure::UsedUp)?;
         if let Some(md5) = &outgoing.md5 {
             fresh
@@ -239,7 +239,7 @@ impl Proxy {
             Err(SendFailure::Timeout) => self.metrics.count(Event::UpstreamTimeout),
         }
         let (response, lease) = sent.map_err(ExchangeFailure::Send)?;
-        Ok(Answered { response, lease })
+        Ok(RawResponse { response, lease })
     }
 
     /// Signs, as configured and at COS's time.
@@ -279,7 +279,7 @@ impl Proxy {
             SendFailure::Connect(_) | SendFailure::Unsent => {
                 tries.after_no_connection(&self.budget)
             }
-            // It was whole, and no better for being asked for again.
+            // The response was whole, and another try would bring the same.
             SendFailure::Framing(_) | SendFailure::Timeout => false,
         };
         if again {
@@ -289,7 +289,7 @@ impl Proxy {
         Err(match failure {
             SendFailure::Timeout => S3Error::new(
                 Code::GatewayTimeout,
-                "The storage did not answer in time. Try again later.",
+                "The storage did not respond in time. Try again later.",
             )
             .fault(Fault::Upstream)
             .detail(failure.to_string()),
@@ -300,8 +300,8 @@ impl Proxy {
         })
     }
 
-    /// What the client is told of a success that COS reports before it can have the whole body: no
-    /// object can be trusted that our checks have not passed.
+    /// The error for a success that COS reports before it can have the whole body: no object can be
+    /// trusted that our checks have not passed.
     fn early_success(&self, body: &body::RequestBody) -> S3Error {
         match body.failure() {
             Some(upload) => {
@@ -313,19 +313,19 @@ impl Proxy {
     }
 
     /// Refuses a success that is none: without the `ETag` of what was stored, with another part of an
-    /// object than was asked, or with a document, which may tell of an error, where none belongs. Nothing
-    /// of it reaches the client.
+    /// object than was requested, or with a document, which may be an error, where none belongs. Nothing of
+    /// it reaches the client.
     async fn check_success(
         &self,
-        answered: &mut Answered,
+        raw: &mut RawResponse,
         operation: Operation,
         requested: &HeaderMap,
     ) -> Result<(), S3Error> {
         let unusable = |what: String| {
-            self.metrics.count(Event::AnswerUnusable);
+            self.metrics.count(Event::ResponseUnusable);
             Err(bad_gateway(what))
         };
-        let response = &mut answered.response;
+        let response = &mut raw.response;
         let etags = response.headers().get_all(ETAG).iter();
         if operation.takes_object_body() && etags.filter(|etag| !etag.is_empty()).count() != 1 {
             return unusable("COS reported a success without an ETag".to_owned());
@@ -357,7 +357,7 @@ impl Proxy {
     async fn relay(
         &self,
         call: UpstreamCall<'_>,
-        answered: Answered,
+        raw: RawResponse,
         in_flight: &mut InFlight,
     ) -> Result<Response<ResponseBody>, S3Error> {
         let UpstreamCall {
@@ -365,7 +365,7 @@ impl Proxy {
             head,
             body: outgoing,
         } = call;
-        let Answered { response, lease } = answered;
+        let RawResponse { response, lease } = raw;
         let (upstream, incoming) = response.into_parts();
         let operation = permit.request().operation;
         let has_length = incoming.is_end_stream() || incoming.size_hint().exact().is_some();
@@ -387,28 +387,28 @@ impl Proxy {
         if operation.performer() == Performer::CosByHead {
             lease.release();
             let attributes = rewrite::attributes(&head.headers, &mut headers);
-            let mut answer = document(attributes).map(ResponseBody::text);
-            answer.headers_mut().extend(headers);
-            return Ok(answer);
+            let mut response = document(attributes).map(ResponseBody::text);
+            response.headers_mut().extend(headers);
+            return Ok(response);
         }
         if let SuccessKind::Configuration(kind) = operation.response() {
-            let said = self.read_document(incoming, lease, kind.max_bytes());
-            let said = Box::pin(said).await?;
-            let said = rewrite::configuration(kind, &said, permit, vocabulary(head))
-                .inspect_err(|_| self.metrics.count(Event::AnswerUnusable))?;
-            let mut answer = document(said).map(ResponseBody::text);
-            answer.headers_mut().extend(headers);
-            return Ok(answer);
+            let stored = self.read_document(incoming, lease, kind.max_bytes());
+            let stored = Box::pin(stored).await?;
+            let text = rewrite::configuration(kind, &stored, permit, vocabulary(head))
+                .inspect_err(|_| self.metrics.count(Event::ResponseUnusable))?;
+            let mut response = document(text).map(ResponseBody::text);
+            response.headers_mut().extend(headers);
+            return Ok(response);
         }
         if operation == Operation::DeleteObjects {
             let deleted = self.relay_delete_result(call, incoming, lease, in_flight);
             return Box::pin(deleted).await;
         }
-        let answer = self.stream(call, incoming, lease, in_flight).await?;
-        let mut answer = Response::new(answer);
-        *answer.status_mut() = status;
-        *answer.headers_mut() = headers;
-        Ok(answer)
+        let body = self.stream(call, incoming, lease, in_flight).await?;
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
     }
 
     /// The body of COS's response, rewritten where it names the real bucket or keys in it.
@@ -430,30 +430,30 @@ impl Proxy {
         let rewriter = ResponseRewriter::new(permit, signature, reader.is_native, location);
         let is_rewritten = rewriter.is_some();
         let shaper = Shaper::new(permit.tenant(), Direction::Download);
-        let answer = ResponseBody::stream(
+        let body = ResponseBody::stream(
             incoming,
             lease,
             &in_flight.stream_state,
             self.pace(),
             rewriter,
         );
-        let mut answer = answer.shaped(shaper);
+        let mut body = body.shaped(shaper);
         if is_rewritten {
-            Box::pin(answer.begin()).await.map_err(|failure| {
+            Box::pin(body.begin()).await.map_err(|failure| {
                 in_flight.record.unusable = Some(failure);
                 bad_gateway(failure.to_string())
             })?;
         }
-        Ok(answer)
+        Ok(body)
     }
 
     /// The last check of an upload: COS must report what was sent. It has stored something by now, so
-    /// all that can be done is to tell the client and the operator.
-    fn compare_stored(&self, sent: &Verified, answer: &HeaderMap) -> Result<(), S3Error> {
+    /// all that can be done is to report it to the client and the operator.
+    fn compare_stored(&self, sent: &Verified, reported: &HeaderMap) -> Result<(), S3Error> {
         if self.config().upstream.stored_check == StoredCheck::Off {
             return Ok(());
         }
-        compare_stored(sent, answer).map_err(|stored| {
+        compare_stored(sent, reported).map_err(|stored| {
             self.metrics.count(Event::StoredOtherwise);
             S3Error::new(
                 Code::InternalError,
@@ -464,7 +464,7 @@ impl Proxy {
         })
     }
 
-    /// The URL of `key` in the bucket that the client asked, as it reached it.
+    /// The URL of `key` in the bucket that the client requested, as it reached it.
     pub(super) fn location(&self, head: &Parts, tls: bool, key: &str) -> String {
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
         let (host, domains) = (host.unwrap_or_default(), &self.config().server.domains);
@@ -490,7 +490,7 @@ impl Proxy {
             in_flight.record.unusable = Some(DownloadFailure::OutOfScope);
             bad_gateway("the result of a multi-delete named a key outside the grant")
         })?;
-        result.answer_for(&body.answered_for);
+        result.fail_unreported(&body.must_report);
         Ok(delete_result(result, body))
     }
 
@@ -510,8 +510,8 @@ impl Proxy {
     }
 
     /// Reads COS's error document, and makes ours of it.
-    async fn read_error(&self, answered: Answered, permit: &Permit<'_, '_>) -> UpstreamRefusal {
-        let Answered { response, lease } = answered;
+    async fn read_error(&self, raw: RawResponse, permit: &Permit<'_, '_>) -> UpstreamRefusal {
+        let RawResponse { response, lease } = raw;
         let (upstream, mut incoming) = response.into_parts();
         let body = body::gather(&mut incoming, ERROR_BYTES, ERROR_TIME, |_| true).await;
         let is_whole = body.is_ok();
@@ -535,8 +535,8 @@ impl Proxy {
         }
     }
 
-    /// Why COS refuses a HEAD: its response has no body that would tell a refused key or time from a
-    /// refused right, so the first byte is requested by GET, whose error has one.
+    /// Why COS refuses a HEAD: its response has no body that would distinguish a refused key or time from
+    /// a refused right, so the first byte is requested by GET, whose error has one.
     async fn fetch_reason(
         &self,
         permit: &Permit<'_, '_>,
@@ -558,8 +558,8 @@ impl Proxy {
         let none = body::RequestBody::Empty;
         let sent = self.upstream.send(&probe.authority, request, &none).await;
         let (response, lease) = sent.ok()?;
-        let answered = Answered { response, lease };
-        Some(self.read_error(answered, permit).await)
+        let raw = RawResponse { response, lease };
+        Some(self.read_error(raw, permit).await)
     }
 }
 
@@ -567,7 +567,7 @@ impl Proxy {
 struct UpstreamRefusal {
     /// COS does not take our key.
     key: bool,
-    /// Nor the time that was signed, and has told the right one.
+    /// Nor the time that was signed, and its response has the right one.
     time: bool,
     /// The body did not reach COS as it was sent.
     damaged: bool,
@@ -591,11 +591,11 @@ impl From<S3Error> for ExchangeFailure {
 }
 
 /// An object of unknown length over HTTP/1.0, where the end of the connection is the end of the object
-/// (RFC 9112 section 6.3): one that was cut short would pass for whole. XML tells its own end.
+/// (RFC 9112 section 6.3): one that was cut short would pass for whole. XML has an end of its own.
 fn without_chunks() -> S3Error {
     S3Error::new(
         Code::NotImplemented,
-        "The store did not say how long this object is, and HTTP/1.0 cannot show whether it arrives whole. Use HTTP/1.1.",
+        "The store did not report the length of this object, and HTTP/1.0 cannot show whether it arrives whole. Use HTTP/1.1.",
     )
 }
 
@@ -618,7 +618,7 @@ fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response
 fn bad_gateway(detail: impl Into<String>) -> S3Error {
     S3Error::new(
         Code::BadGateway,
-        "The storage could not be reached, or gave no proper answer. Try again.",
+        "The storage could not be reached, or gave no valid response. Try again.",
     )
     .fault(Fault::Upstream)
     .detail(detail)

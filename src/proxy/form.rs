@@ -13,7 +13,7 @@ use super::exchange::internal;
 use super::gather_budget::{GatherHold, no_room};
 use super::in_flight::InFlight;
 use super::payload::Arriving;
-use super::stranger_memory::Hearing;
+use super::stranger_memory::StrangerRead;
 use crate::body::{ResponseBody, UploadFailure};
 use crate::decision::{Step, document};
 use crate::error::S3Error;
@@ -26,12 +26,12 @@ use crate::s3::{ObjectKey, Operation, Query, S3Request, xml};
 use crate::tenant::Connection;
 
 /// What follows the fields is read whole up to this many bytes: the end of such a form is seen before
-/// COS is told the file's length.
+/// COS gets the file's length.
 const SMALL: u64 = 64 * 1024;
 
 impl Proxy {
     /// A form's life, beside that of all other requests in [`Proxy::forward`]: its fields are read
-    /// first, and say who asks and for what.
+    /// first, and name the caller and what is requested.
     pub(super) async fn post_object(
         &self,
         head: &Parts,
@@ -42,10 +42,10 @@ impl Proxy {
     ) -> Result<Response<ResponseBody>, S3Error> {
         let boundary = Boundary::read(&head.headers)?;
         let (tenants, now) = (&self.shared.tenants, in_flight.record.time);
-        let mut hearing = self.strangers.hear(head, tenants, connection, now)?;
-        let reading = self.in_time(read_form(&mut arriving, &boundary, &hearing));
-        let (form, read) = hearing.unless_evicted(reading).await?; // what is in it
-        hearing.finish();
+        let mut stranger = self.strangers.begin_read(head, tenants, connection, now)?;
+        let reading = self.in_time(read_form(&mut arriving, &boundary, &stranger));
+        let (form, read) = stranger.unless_evicted(reading).await?; // what is in it
+        stranger.finish();
         in_flight.record.key = form.get("key").map(str::to_owned);
         let identify = || {
             let sender = tenants.identify_form(head, &form, &requested, connection, now)?;
@@ -53,7 +53,7 @@ impl Proxy {
         };
         let admitted = self.admit(None, identify, connection, in_flight).await?;
         let (caller, length) = admitted;
-        drop(hearing); // from here on it is the tenant's memory
+        drop(stranger); // from here on it is the tenant's memory
         let mut hold = self.hold(&caller);
         charge(&mut hold, 2 * form.file_at())?;
         in_flight.record.step = Step::Authorize;
@@ -72,13 +72,13 @@ impl Proxy {
         let arriving = self.in_time(arriving).await?;
         length.check(arriving.length())?; // as long as the policy lets it be
         let stored = self.carry_out(forward, &put_head, arriving, &caller, in_flight);
-        Ok(answer(
+        Ok(response(
             &put.success,
             &stored.await?,
             &self.location(head, connection.tls, put.key.as_str()),
             bucket,
             &put.key,
-        )) // answered
+        ))
     }
 
     /// What must be read before a body streams, within the pace's window.
@@ -102,13 +102,13 @@ fn charge(hold: &mut GatherHold, bytes: u64) -> Result<(), S3Error> {
 async fn read_form(
     arriving: &mut Arriving,
     boundary: &Boundary,
-    hearing: &Hearing,
+    stranger: &StrangerRead,
 ) -> Result<(Form, Bytes), S3Error> {
     let mut reader = FormReader::new(boundary);
     loop {
         let mut bytes = arriving.next().await?.ok_or_else(FormReader::ended)?;
         // They are held twice: as they came, and as fields.
-        if !hearing.grow(2 * bytes.len().min(MAX_FORM_BYTES)) {
+        if !stranger.grow(2 * bytes.len().min(MAX_FORM_BYTES)) {
             return Err(no_room());
         }
         if let Some(form) = reader.push(&mut bytes)? {
@@ -158,8 +158,8 @@ fn head_of_put(headers: HeaderMap) -> Result<Parts, S3Error> {
     Ok(head)
 }
 
-/// What the client is told of its object, in the names that it knows.
-fn answer(
+/// The response for the client: its object, in the names that it knows.
+fn response(
     success: &SuccessAction,
     stored: &Response<ResponseBody>,
     location: &str,
@@ -171,12 +171,12 @@ fn answer(
         .get(ETAG)
         .and_then(|etag| etag.to_str().ok());
     let etag = etag.unwrap_or_default();
-    let (mut answer, location) = match success {
+    let (mut response, location) = match success {
         SuccessAction::Document => {
-            let mut answer = document(xml::post_response(location, bucket, key.as_str(), etag))
+            let mut response = document(xml::post_response(location, bucket, key.as_str(), etag))
                 .map(ResponseBody::text);
-            *answer.status_mut() = StatusCode::CREATED;
-            (answer, location.to_owned())
+            *response.status_mut() = StatusCode::CREATED;
+            (response, location.to_owned())
         }
         SuccessAction::Empty(status) => (empty(*status), location.to_owned()),
         SuccessAction::Redirect(url) => {
@@ -186,17 +186,17 @@ fn answer(
     };
     for (name, value) in stored.headers() {
         if ![CONTENT_LENGTH, CONTENT_TYPE].contains(name) {
-            answer.headers_mut().append(name.clone(), value.clone());
+            response.headers_mut().append(name.clone(), value.clone());
         }
     }
     if let Ok(location) = HeaderValue::from_str(&location) {
-        answer.headers_mut().insert(LOCATION, location);
+        response.headers_mut().insert(LOCATION, location);
     }
-    answer
+    response
 }
 
 fn empty(status: StatusCode) -> Response<ResponseBody> {
-    let mut answer = Response::new(ResponseBody::Empty);
-    *answer.status_mut() = status;
-    answer
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = status;
+    response
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::error::{Code, S3Error};
 
 /// Bytes of gathered bodies that one tenant may have in memory on one core. Beyond it that tenant,
-/// and no other, is asked to slow down: sixteen of the largest XML bodies at once is a busy client.
+/// and no other, gets `SlowDown`: sixteen of the largest XML bodies at once is a busy client.
 const TENANT_BYTES: usize = 32 * 1024 * 1024;
 /// The same of all tenants of one template together: there may be a million.
 const TEMPLATE_BYTES: usize = 256 * 1024 * 1024;

@@ -26,9 +26,9 @@ pub(super) struct InFlight {
     pub(super) stream_state: Rc<StreamState>,
     pub(super) record: Record,
     pub(super) reader: Reader,
-    /// What a browser is told of who may read the response.
+    /// What a browser learns of who may read the response.
     pub(super) cross_origin: CrossOrigin,
-    /// The page that asks, if any grant has a rule for pages.
+    /// The page that sent the request, if any grant has a rule for pages.
     pub(super) page: Option<PageRequest>,
     /// The request has a body, and nobody has read it yet.
     pub(super) is_unread: bool,
@@ -59,7 +59,7 @@ impl InFlight {
             stream_state: Rc::clone(stream_state),
             record,
             reader: Reader::new(client.tls.is_some()),
-            cross_origin: CrossOrigin::Unsaid,
+            cross_origin: CrossOrigin::NoRule,
             page: None,
             is_unread: false,
             slot: None,
@@ -75,7 +75,7 @@ impl InFlight {
         rules: &CorsRules,
     ) {
         if rules.is_empty() {
-            return; // nothing to tell anyone
+            return; // nothing to report
         }
         let page = PageRequest::read(head);
         let bucket = page.is_of_browser().then(|| bucket_of(head, domains));

@@ -14,8 +14,8 @@ use crate::s3::S3Request;
 use crate::tenant::Permit;
 
 impl Proxy {
-    /// Asks COS, by HEAD and with the caller's own rights, about the objects of which the conditions of
-    /// `asked` speak. The client is not asked for its body before. What changes between the look and the
+    /// Requests from COS, by HEAD and with the caller's own rights, the objects that the conditions of
+    /// `requested` are about. The client does not send its body before. What changes between the look and the
     /// request is not seen: such a condition is no lock.
     pub(super) async fn look_first(
         &self,
@@ -32,7 +32,7 @@ impl Proxy {
             let found = self.exchange(call, look.request, in_flight).await;
             match (look.must, found) {
                 (Must::BeAbsent, Err(error)) if error.http_status() == StatusCode::NOT_FOUND => {}
-                (Must::Hold, Ok(answer)) if answer.status().is_success() => {}
+                (Must::Hold, Ok(response)) if response.status().is_success() => {}
                 (Must::Fail, Ok(_)) => return Err(rewrite::no_such_part(requested)),
                 (_, Err(error)) => return Err(error),
                 (_, Ok(_)) => {
@@ -46,7 +46,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Adds to a refused range what S3 says of it: the range, and the object's size, which clients (the CRT's)
+    /// Adds to a refused range what S3 adds to it: the range, and the object's size, which clients (the CRT's)
     /// read to learn that the object is empty. COS documents neither, so the size is looked for by HEAD.
     pub(super) async fn explain_range(
         &self,

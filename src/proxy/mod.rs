@@ -1,4 +1,4 @@
-//! THE pipeline: `Proxy::forward` tells a request's life, one line a step.
+//! THE pipeline: `Proxy::forward` is a request's life, one line a step.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -46,6 +46,7 @@ mod exchange;
 mod form;
 mod gather_budget;
 mod in_flight;
+mod logged_head;
 mod look;
 mod payload;
 mod record;
@@ -55,7 +56,6 @@ mod spans;
 pub(crate) mod spelling;
 mod stranger_memory;
 mod sts;
-mod told_head;
 mod vend;
 
 use crate::upstream::retry::RetryBudget;
@@ -63,10 +63,10 @@ pub(crate) use client_body::ClientBody;
 use exchange::internal;
 use gather_budget::GatherBudget;
 use in_flight::InFlight;
+use logged_head::LoggedHead;
 use payload::Arriving;
 pub use sign::{Signing, sign};
 use stranger_memory::StrangerMemory;
-use told_head::ToldHead;
 
 /// What all cores share under one configuration: a snapshot. It never changes, but for counters and the
 /// credential cache. A reload makes another one, and a request ends under the one that it began with.
@@ -113,13 +113,13 @@ pub struct Proxy {
 #[derive(Debug)]
 pub struct CurrentProxy(RefCell<Rc<Proxy>>);
 
-/// What is known of a client before it says anything. Facts alone: the configuration that each request
-/// begins with says what they mean.
+/// What is known of a client before it sends anything. Facts alone: the configuration that each request
+/// begins with gives them a meaning.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The other end, or whom a trusted proxy has said it is in front of the connection.
+    /// The other end, or whom a trusted proxy has named in front of the connection.
     pub peer: Peer,
-    /// Both ends of the connection are loopback addresses, and no PROXY header says that a proxy is there.
+    /// Both ends of the connection are loopback addresses, and no PROXY header shows that a proxy is there.
     pub loopback: bool,
     /// The version of TLS; `None`: the connection is not TLS.
     pub tls: Option<TlsVersion>,
@@ -136,7 +136,7 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// What a client's certificate says, which TLS has found good.
+/// What a client's certificate has, which TLS has found good.
 #[derive(Debug)]
 pub struct ClientCertificate {
     /// Names by which a tenant may be known.
@@ -168,7 +168,7 @@ impl Shared {
         Self::start_by(wall_clock, config, metrics, access_log, traces)
     }
 
-    /// The same, where `wall` tells the time by which keys are requested and requests to COS signed.
+    /// The same, where `wall` is the clock by which keys are requested and requests to COS signed.
     pub fn start_by(
         wall: impl Fn() -> Timestamp + Send + Sync + 'static,
         config: Config,
@@ -294,7 +294,7 @@ impl Shared {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Says that no new requests should come.
+    /// Notes that no new requests should come.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -388,7 +388,7 @@ impl Proxy {
         stream_state.enter(Phase::Busy);
         let mut in_flight = InFlight::new(&self, &client, &stream_state, now);
         let (mut head, body) = request.into_parts();
-        in_flight.record.head = ToldHead::of(&head, &self.log);
+        in_flight.record.head = LoggedHead::of(&head, &self.log);
         in_flight.record.trace = self.trace_of(&head);
         in_flight.record.spans = self.recorder(&head, in_flight.record.trace);
         in_flight.is_unread = !body.is_end_stream();
@@ -405,11 +405,11 @@ impl Proxy {
             let served = pin!(self.serve(&head, body, &client, &mut in_flight));
             caught(served).await
         };
-        let answered = served.unwrap_or_else(|| {
+        let result = served.unwrap_or_else(|| {
             self.metrics.count(Event::Panic);
             Err(internal("a panic while serving this request").close())
         });
-        Ok(respond::respond(in_flight, &head, answered))
+        Ok(respond::respond(in_flight, &head, result))
     }
 
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the response.
@@ -443,7 +443,7 @@ impl Proxy {
         }
     }
 
-    /// Answers a browser that asks whether a page of another origin may request something. Nobody has
+    /// Responds to a browser's preflight: may a page of another origin request something? Nobody has
     /// signed that.
     fn preflight(
         &self,
@@ -452,10 +452,10 @@ impl Proxy {
     ) -> Result<http::Response<ResponseBody>, S3Error> {
         let domains = &self.config().server.domains;
         in_flight.record.preflight(bucket_of(head, domains));
-        in_flight.cross_origin = CrossOrigin::Withheld; // another origin may get another answer
-        let answer = preflight(head, domains, self.shared.tenants.cors())?;
+        in_flight.cross_origin = CrossOrigin::Withheld; // another origin may get another response
+        let response = preflight(head, domains, self.shared.tenants.cors())?;
         in_flight.record.is_local = true;
-        Ok(answer.map(ResponseBody::text))
+        Ok(response.map(ResponseBody::text))
     }
 
     /// The life of a request for S3.
@@ -467,20 +467,20 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<http::Response<ResponseBody>, S3Error> {
         let domains = &self.config().server.domains;
-        let said = &*in_s3_words(head, domains)?;
-        let request = S3Request::parse(said, domains)?; // what it requests
+        let s3_head = &*in_s3_words(head, domains)?;
+        let request = S3Request::parse(s3_head, domains)?; // what it requests
         in_flight.record.parsed(&request);
         if request.operation == Operation::PostObject {
             let posted = self.post_object(head, request, body, connection, in_flight);
-            return Box::pin(posted).await; // a form: its fields say the rest
+            return Box::pin(posted).await; // a form: its fields have the rest
         }
         let caller = self.admit_request(head, &request, connection, in_flight);
         let caller = caller.await?; // who calls, from where, within their limits
-        match self.decide(said, request, &caller, in_flight)? {
+        match self.decide(s3_head, request, &caller, in_flight)? {
             ControlFlow::Break(response) => Ok(response), // made here
             ControlFlow::Continue(forward) => {
                 // Boxed, as the look was before it: its future is large, and a small one is moved less.
-                Box::pin(self.carry_out(forward, said, body, &caller, in_flight)).await
+                Box::pin(self.carry_out(forward, s3_head, body, &caller, in_flight)).await
             }
         }
     }

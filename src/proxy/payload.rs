@@ -39,7 +39,7 @@ pub(super) struct Arriving {
     file: Option<Box<FormFile>>,
 }
 
-/// A body for COS, and what the head must say of it.
+/// A body for COS, and what the head must declare of it.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) body: body::RequestBody,
@@ -49,15 +49,15 @@ pub(super) struct Outgoing {
     verified: Option<Verified>,
     /// Its MD5 in base64, for the XML bodies that COS demands it of.
     pub(super) md5: Option<String>,
-    /// The access rights that a document says, as a header for COS says them.
+    /// The access rights of a document, in the form of a header for COS.
     pub(super) acl: Option<&'static str>,
     /// The keys of a multi-delete that the caller may not delete: they get an entry of their own in
     /// the response, and COS never hears of them.
     pub(super) denied: Vec<xml::DeleteObject>,
-    /// A multi-delete wants to hear of failures only.
+    /// The result of a multi-delete is to list failures only.
     pub(super) quiet: bool,
-    /// The keys of a multi-delete that COS must answer for, each; none if it tells of failures only.
-    pub(super) answered_for: Vec<String>,
+    /// The keys of a multi-delete that COS must report, each; none if it reports failures only.
+    pub(super) must_report: Vec<String>,
     /// The share of memory that a gathered body takes until its response is there.
     _hold: Option<GatherHold>,
 }
@@ -109,7 +109,7 @@ impl Outgoing {
             acl: None,
             denied: Vec::new(),
             quiet: false,
-            answered_for: Vec::new(),
+            must_report: Vec::new(),
             _hold: None,
         }
     }
@@ -225,9 +225,9 @@ impl Proxy {
         let grow = |bytes| hold.grow(bytes);
         let gathered = self.gather(arriving, most, grow, || {
             let text = match most {
-                0 => "An upload must say its length; send Content-Length.".to_owned(),
+                0 => "An upload must declare its length; send Content-Length.".to_owned(),
                 _ => format!(
-                    "An upload of more than {most} bytes must say its length; send Content-Length."
+                    "An upload of more than {most} bytes must declare its length; send Content-Length."
                 ),
             };
             S3Error::new(Code::MissingContentLength, text)
@@ -364,18 +364,18 @@ fn rebuild(
     Ok(Outgoing::document(xml))
 }
 
-/// Access rights, which a header says to COS: its document would need the ID of the owner's account.
+/// Access rights, which a header carries to COS: its document would need the ID of the owner's account.
 fn access_rights(owner: &str, document: &[u8], is_in_header: bool) -> Result<Outgoing, S3Error> {
     let acl = match (is_in_header, document.is_empty()) {
         (true, true) => None,
         (false, false) => Some(xml::AccessRights::of_client(document, owner)?.canned()?),
         (true, false) => {
-            let text = "Say the access rights in headers or in a document, not in both.";
+            let text = "Give the access rights in headers or in a document, not in both.";
             return Err(S3Error::new(Code::InvalidRequest, text));
         }
         (false, true) => {
             let text =
-                "Say the access rights in x-amz-acl, in x-amz-grant- headers or in a document.";
+                "Give the access rights in x-amz-acl, in x-amz-grant- headers or in a document.";
             return Err(S3Error::new(Code::MissingSecurityHeader, text));
         }
     };
@@ -393,7 +393,7 @@ fn deletion(permit: &Permit<'_, '_>, requested: xml::DeleteRequest) -> Outgoing 
             && permit.may_delete(&object.key, object.version_id.is_some())
     };
     let (allowed, denied): (Vec<_>, _) = requested.objects.into_iter().partition(may);
-    let answered_for = if quiet {
+    let must_report = if quiet {
         Vec::new()
     } else {
         allowed.iter().map(|object| object.key.clone()).collect()
@@ -414,7 +414,7 @@ fn deletion(permit: &Permit<'_, '_>, requested: xml::DeleteRequest) -> Outgoing 
     Outgoing {
         denied,
         quiet,
-        answered_for,
+        must_report,
         ..outgoing
     }
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use tokio::time::{Duration, Instant};
 
+use super::logged_head::LoggedHead;
 use super::payload::Outgoing;
 use super::respond::REQUEST_ID;
 use super::spans::SpanRecorder;
-use super::told_head::ToldHead;
 use super::{Client, TlsVersion};
 use crate::body::{DownloadFailure, ObjectUpload, UploadFailure};
 use crate::decision::{Step, Verdict};
@@ -27,7 +27,7 @@ use crate::s3::{Operation, S3Request};
 use crate::tenant::{Identified, Identity, Peer, Tenant};
 use crate::timestamp::Timestamp;
 
-/// COS's own id of the request. Asked in S3's words, it may answer with AWS's name.
+/// COS's own id of the request. To a request in S3's form it may respond with AWS's name.
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-id");
 /// The status in the log of a request whose client did not wait for its response (nginx's number).
 const CLIENT_GONE: u16 = 499;
@@ -40,7 +40,7 @@ pub(super) struct Record {
     pub(super) request_id: String,
     pub(super) version: Version,
     tls: Option<TlsVersion>,
-    pub(super) head: ToldHead,
+    pub(super) head: LoggedHead,
     /// The trace that the request is a part of, and what records it.
     pub(super) trace: Option<TraceContext>,
     pub(super) spans: Option<Box<SpanRecorder>>,
@@ -85,7 +85,7 @@ pub(super) struct Record {
 /// What COS had to do with it.
 #[derive(Debug, Default)]
 struct UpstreamRecord {
-    /// When COS was asked first, and how often.
+    /// When COS was sent the request first, and how often.
     requested: Option<Instant>,
     tries: u64,
     /// From there to the head of its last response, and from the request's own head.
@@ -95,8 +95,8 @@ struct UpstreamRecord {
     request_id: Option<HeaderValue>,
 }
 
-/// What is told of the body and of failures, borrowed for the line.
-struct Told<'a> {
+/// What the line has of the body and of failures, borrowed.
+struct RequestOutcome<'a> {
     received: u64,
     unchecked: Option<&'a str>,
     verdict: Verdict,
@@ -121,7 +121,7 @@ impl Record {
             request_id,
             version,
             tls: client.tls,
-            head: ToldHead::default(),
+            head: LoggedHead::default(),
             trace: None,
             spans: None,
             client: address,
@@ -206,7 +206,7 @@ impl Record {
         self.upstream.tries += 1;
     }
 
-    /// COS has answered.
+    /// COS has responded.
     pub(super) fn upstream_responded(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.ends(Some(status));
         let upstream = &mut self.upstream;
@@ -245,14 +245,14 @@ impl Record {
         self.warn(step);
         let slow = self.is_client_slow.then_some(DownloadFailure::ClientSlow);
         let cut = self.cut.get().or(slow).map(|failure| failure.to_string());
-        let said = self.error_detail();
-        self.keep_error(metrics, step, cut.as_deref().or(said.as_deref()));
-        let line = self.line(&Told {
+        let detail = self.error_detail();
+        self.keep_error(metrics, step, cut.as_deref().or(detail.as_deref()));
+        let line = self.line(&RequestOutcome {
             received,
             unchecked: unchecked.or(self.unchecked.as_deref()),
             verdict,
             step,
-            detail: cut.as_deref().or(said.as_deref()),
+            detail: cut.as_deref().or(detail.as_deref()),
             duration,
         });
         log.write(&line);
@@ -284,9 +284,9 @@ impl Record {
             });
         }
         match self.cut.get().or(self.unusable) {
-            Some(DownloadFailure::OutOfScope) => metrics.count(Event::AnswerOutOfScope),
+            Some(DownloadFailure::OutOfScope) => metrics.count(Event::ResponseOutOfScope),
             Some(DownloadFailure::Malformed(_) | DownloadFailure::NoNextPage) => {
-                metrics.count(Event::AnswerUnusable);
+                metrics.count(Event::ResponseUnusable);
             }
             Some(
                 DownloadFailure::ClientSlow
@@ -317,7 +317,7 @@ impl Record {
         });
     }
 
-    /// Tells the operator of what is no client's fault. A response that left the fence is an alarm: COS did
+    /// Reports to the operator what is no client's fault. A response that left the fence is an alarm: COS did
     /// not do what was requested, or a grant is not what it was meant to be.
     fn warn(&self, step: Option<Step>) {
         if self.cut.get().or(self.unusable) == Some(DownloadFailure::OutOfScope) {
@@ -325,7 +325,7 @@ impl Record {
                 request_id = %self.request_id,
                 bucket = self.bucket.as_deref(),
                 operation = self.operation.map(Operation::name),
-                "COS's answer named something outside the caller's grants; the client did not get it"
+                "COS's response named something outside the caller's grants; the client did not get it"
             );
         }
         if let Some(error) = &self.error
@@ -350,12 +350,12 @@ impl Record {
                 (verdict, (verdict != Verdict::Allowed).then_some(step))
             }
             (None, true, _) => (Verdict::Failed, Some(step)),
-            (None, false, true) => (Verdict::AnsweredHere, None),
+            (None, false, true) => (Verdict::Local, None),
             (None, false, false) => (Verdict::Allowed, None),
         }
     }
 
-    /// What the log says of the error beside what the client read.
+    /// What the log has of the error beside what the client read.
     fn error_detail(&self) -> Option<Cow<'_, str>> {
         let detail = self.error.as_ref().and_then(S3Error::log_detail);
         match (detail, self.unknown_certificate()) {
@@ -367,7 +367,7 @@ impl Record {
         }
     }
 
-    /// What the log says of the certificate of a caller who was not let in, and whom it does not name.
+    /// What the log has of the certificate of a caller who was not let in, and whom it does not name.
     fn unknown_certificate(&self) -> Option<String> {
         let names = self.unknown_names.as_deref()?;
         let error = self.error.as_ref()?;
@@ -380,7 +380,7 @@ impl Record {
     }
 
     /// The line of the access log.
-    fn line<'a>(&'a self, told: &Told<'a>) -> AccessLine<'a> {
+    fn line<'a>(&'a self, outcome: &RequestOutcome<'a>) -> AccessLine<'a> {
         let identity = self.identity.as_ref();
         let upstream = &self.upstream;
         let mut line = AccessLine {
@@ -406,21 +406,21 @@ impl Record {
             prefix: self.prefix.as_deref(),
             source: self.source.as_deref(),
             denied: self.denied,
-            verdict: Some(told.verdict),
-            step: told.step,
+            verdict: Some(outcome.verdict),
+            step: outcome.step,
             status: self.status,
             code: self.error.as_ref().map(|error| error.code().as_str()),
-            received: told.received,
-            unchecked: told.unchecked,
+            received: outcome.received,
+            unchecked: outcome.unchecked,
             sent: self.sent,
-            duration: told.duration,
+            duration: outcome.duration,
             tries: upstream.tries,
             upstream_time: upstream.time,
             upstream_status: upstream.status,
             upstream_request_id: (upstream.request_id.as_ref()).and_then(|id| id.to_str().ok()),
             user_agent: None,
             referer_host: None,
-            detail: told.detail,
+            detail: outcome.detail,
         };
         self.head.add_to(&mut line);
         line

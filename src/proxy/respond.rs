@@ -1,4 +1,4 @@
-//! The response to a request: what was answered, or the error as its client reads it.
+//! The response to a request: what the pipeline returned, or the error as its client reads it.
 
 use bytes::Bytes;
 use http::header::{
@@ -38,7 +38,7 @@ pub(super) struct Reader {
 /// In which form the client reads errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorForm {
-    /// Clients that ask for temporary keys.
+    /// Clients that request temporary keys.
     Json,
     /// S3's, or COS's own.
     S3,
@@ -58,14 +58,14 @@ impl Reader {
     }
 }
 
-/// Makes the response to the request of `head` of what was answered.
+/// Makes the response to the request of `head` of what the pipeline returned.
 pub(super) fn respond(
     mut in_flight: Box<InFlight>,
     head: &Parts,
-    answered: Result<Response<ResponseBody>, S3Error>,
+    result: Result<Response<ResponseBody>, S3Error>,
 ) -> Response<ClientBody> {
     let reader = in_flight.reader;
-    let mut response = match answered {
+    let mut response = match result {
         Ok(mut response) => {
             if reader.saves {
                 rewrite::as_attachment(response.headers_mut());
@@ -107,7 +107,7 @@ pub(super) fn respond(
     if !response.body().is_end_stream() {
         in_flight.record.begins(TracePartKind::Body);
     }
-    response.map(|answer| ClientBody::new(answer, in_flight))
+    response.map(|body| ClientBody::new(body, in_flight))
 }
 
 /// The response to a head that hyper never gave us, as bytes.
@@ -126,7 +126,7 @@ pub(super) fn refuse_head(mut in_flight: Box<InFlight>, error: S3Error) -> Bytes
     Bytes::from(response)
 }
 
-/// An error as its client reads it. It says nothing that the client does not know already.
+/// An error as its client reads it. It has nothing that the client does not know already.
 fn error_response(error: &S3Error, head: &Parts, in_flight: &InFlight) -> Response<ResponseBody> {
     let (status, document) = error_document(error, head, in_flight);
     let mut response = Response::new(ResponseBody::Empty);

@@ -33,7 +33,7 @@ impl Proxy {
     /// The trace of the request of `head`: the client's, or one that begins here.
     pub(super) fn trace_of(&self, head: &Parts) -> Option<TraceContext> {
         let traces = &self.config().traces;
-        if !traces.enabled && !self.log.tells_heads() {
+        if !traces.enabled && !self.log.needs_heads() {
             return None;
         }
         let joined = TraceContext::of(&head.headers);
@@ -101,7 +101,7 @@ impl SpanRecorder {
         self.is_open = false;
     }
 
-    /// The request has ended, and the log tells `line` of it.
+    /// The request has ended, and `line` is its line in the log.
     pub(super) fn finish(mut self, line: &AccessLine<'_>) {
         self.end(None);
         self.trace.describe(line);

@@ -74,9 +74,9 @@ pub(super) struct StrangerHold {
     request: Rc<StrangerRequest>,
 }
 
-/// A stranger who is heard: unless all of what they had to say has come, it counts as a failure.
+/// A stranger's request that is being read: unless all of it comes, it counts as a failure.
 #[derive(Debug)]
-pub(super) struct Hearing {
+pub(super) struct StrangerRead {
     hold: StrangerHold,
     tenants: Arc<Tenants>,
     connection: Connection,
@@ -93,28 +93,28 @@ impl StrangerMemory {
         })
     }
 
-    /// Begins to hear a stranger whose `head` has come.
-    pub(super) fn hear(
+    /// Begins to read the request of a stranger whose `head` has come.
+    pub(super) fn begin_read(
         self: &Rc<Self>,
         head: &Parts,
         tenants: &Arc<Tenants>,
         connection: Connection,
         now: Timestamp,
-    ) -> Result<Hearing, S3Error> {
+    ) -> Result<StrangerRead, S3Error> {
         let share = if tenants.fails_too_often(connection, now) {
             SHARE_OF_FAILING
         } else {
             self.most / SHARE
         };
-        let hearing = Hearing {
+        let read = StrangerRead {
             hold: self.hold(connection.source(), share),
             tenants: Arc::clone(tenants),
             connection,
             now,
             is_finished: false,
         };
-        if hearing.grow(EACH + head_bytes(head)) {
-            Ok(hearing)
+        if read.grow(EACH + head_bytes(head)) {
+            Ok(read)
         } else {
             Err(no_room())
         }
@@ -244,7 +244,7 @@ impl Drop for StrangerHold {
     }
 }
 
-impl Hearing {
+impl StrangerRead {
     /// Charges `bytes` that have come; whether there was room for them.
     pub(super) fn grow(&self, bytes: usize) -> bool {
         self.hold.grow(bytes)
@@ -262,13 +262,13 @@ impl Hearing {
         }
     }
 
-    /// Notes that all has come that was to be heard.
+    /// Notes that all has come that was to be read.
     pub(super) fn finish(&mut self) {
         self.is_finished = true;
     }
 }
 
-impl Drop for Hearing {
+impl Drop for StrangerRead {
     fn drop(&mut self) {
         if !self.is_finished {
             self.tenants.count_unfinished(self.connection, self.now);

@@ -1,4 +1,4 @@
-//! The few calls of an AWS STS that are answered here: session keys for who has proved who they are.
+//! The few calls of an AWS STS that cosgate serves itself: session keys for who has proved who they are.
 
 use http::Response;
 use http::header::{CACHE_CONTROL, HeaderValue};
@@ -17,7 +17,7 @@ use crate::s3::xml::{CallerIdentity, StsResponseBody, caller_identity, sts_respo
 use crate::tenant::{Authenticated, Connection, Identity, SessionKey, SignedCall};
 
 impl Proxy {
-    /// Answers a call of STS. Nothing of it goes anywhere else.
+    /// Responds to a call of STS. Nothing of it goes anywhere else.
     pub(super) async fn session_keys(
         &self,
         head: &Parts,
@@ -29,13 +29,13 @@ impl Proxy {
         let now = in_flight.record.time;
         check_framing(head)?;
         let tenants = &self.shared.tenants;
-        let mut hearing = self.strangers.hear(head, tenants, connection, now)?;
-        let charge = |bytes| hearing.grow(bytes);
+        let mut stranger = self.strangers.begin_read(head, tenants, connection, now)?;
+        let charge = |bytes| stranger.grow(bytes);
         let form = self.gather(arriving, STS_BYTES, charge, || {
             S3Error::new(Code::InvalidArgument, "The form is larger than 32 KiB.")
         });
-        let form = hearing.unless_evicted(form).await?;
-        hearing.finish();
+        let form = stranger.unless_evicted(form).await?;
+        stranger.finish();
         in_flight.gathered(form.len());
         let requested = StsRequest::parse(head.uri.query().unwrap_or_default(), &form)?;
         in_flight.record.sts_action(requested.action_name());
@@ -46,18 +46,18 @@ impl Proxy {
         let call = SignedCall { head, form: &form };
         let issue = || tenants.issue(&requested, &call, connection, now);
         let admitted = self.admit(token, issue, connection, in_flight);
-        let (caller, key) = hearing.unless_evicted(admitted).await?;
+        let (caller, key) = stranger.unless_evicted(admitted).await?;
         caller.check_page_of_keys(head)?;
         in_flight.record.is_local = true;
         let request_id = &in_flight.record.request_id;
-        let answer = match key {
+        let text = match key {
             Some(key) => keys_response(&requested, &key, &caller, request_id),
             None => identity_response(&caller, request_id),
         };
-        let mut answer = document(answer).map(ResponseBody::text);
+        let mut response = document(text).map(ResponseBody::text);
         let no_store = HeaderValue::from_static("no-store");
-        answer.headers_mut().insert(CACHE_CONTROL, no_store);
-        Ok(answer)
+        response.headers_mut().insert(CACHE_CONTROL, no_store);
+        Ok(response)
     }
 }
 
@@ -67,17 +67,17 @@ fn keys_response(
     caller: &Authenticated,
     request_id: &str,
 ) -> String {
-    let answer = StsResponseBody {
+    let body = StsResponseBody {
         key_id: &key.id,
         secret: key.secret.expose(),
         token: key.token.expose(),
         expires: &key.expires.iso8601(),
         subject: caller.identity().subject().map(|subject| &**subject),
     };
-    sts_response(requested, &answer, request_id)
+    sts_response(requested, &body, request_id)
 }
 
-/// Who calls, in AWS's words: the account is the owner id that listings and ACLs report.
+/// Who calls, in AWS's terms: the account is the owner id that listings and ACLs report.
 fn identity_response(caller: &Authenticated, request_id: &str) -> String {
     let account = &caller.tenant().name;
     let user = caller.identity().key_id().map_or("", |id| &**id);

@@ -23,11 +23,11 @@ use crate::tenant::policy::key_patterns;
 use crate::tenant::vend::narrowed;
 use crate::tenant::{Authenticated, Connection, Grant, Tenants, bearer_token};
 
-/// Said of a key's end to those that refresh by it: a request signed just before must still arrive.
+/// Taken off a key's end for those that refresh by it: a request signed just before must still arrive.
 const MARGIN: i64 = 30;
 
 impl Proxy {
-    /// Answers with a key that COS itself takes.
+    /// Responds with a key that COS itself takes.
     pub(super) async fn vend(
         &self,
         head: &Parts,
@@ -106,12 +106,12 @@ fn container(vended: &Vended) -> Value {
 /// What the COS STS SDKs give, and where the keys may be used.
 fn sdk(vended: &Vended, duration: Duration, grants: &[Grant]) -> Value {
     let text = render(Shape::Json, &vended.key, duration, &[]);
-    let mut answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    let mut json: Value = serde_json::from_str(&text).unwrap_or_default();
     let scopes: Vec<_> = grants.iter().map(scope).collect();
-    if let Some(answer) = answer.as_object_mut() {
-        answer.insert("scopes".to_owned(), scopes.into());
+    if let Some(fields) = json.as_object_mut() {
+        fields.insert("scopes".to_owned(), scopes.into());
     }
-    answer
+    json
 }
 
 fn scope(grant: &Grant) -> Value {
@@ -126,10 +126,10 @@ fn scope(grant: &Grant) -> Value {
 fn document(json: &Value) -> Response<ResponseBody> {
     let text = json.to_string();
     let length = text.len();
-    let mut answer = Response::new(ResponseBody::Whole(text.into()));
-    let headers = answer.headers_mut();
+    let mut response = Response::new(ResponseBody::Whole(text.into()));
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, length.into());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+    response
 }

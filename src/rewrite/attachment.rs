@@ -25,7 +25,7 @@ pub(crate) fn as_attachment(headers: &mut HeaderMap) {
     not_sniffed(headers);
 }
 
-/// Forbids a browser to guess another type than the one that is said.
+/// Forbids a browser to guess another type than the one that is declared.
 pub(crate) fn not_sniffed(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }

@@ -8,7 +8,7 @@ use crate::error::{Code, S3Error};
 use crate::s3::storage_class::cos_class;
 
 /// What COS's own API calls a header. Refused where it has no name for it: dropping it would do
-/// something else than was asked.
+/// something else than was requested.
 pub(super) fn cos_header(
     name: &HeaderName,
     value: &HeaderValue,

@@ -181,7 +181,7 @@ impl Element {
 }
 
 /// Whether a tag's inside is that of an element that says how names are encoded.
-pub(super) fn says_encoding(inside: &[u8]) -> bool {
+pub(super) fn declares_encoding(inside: &[u8]) -> bool {
     known(local_name(inside)).is_some_and(|(_, _, carries)| *carries == EncodingType)
 }
 

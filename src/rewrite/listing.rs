@@ -1,4 +1,4 @@
-//! XML answers that name the real bucket or keys in it, rewritten while they stream.
+//! XML responses that name the real bucket or keys in it, rewritten while they stream.
 //!
 //! **A client may get an error; it may never get a shorter truth.** What an element carries stands in
 //! the table of `element.rs`: a name is judged and rewritten, a token, marker or id of the store passes
@@ -7,7 +7,7 @@
 //! client goes on; else it is cut off before its end, as is one that does not say whether it is whole.
 //!
 //! Sans-IO: bytes in, bytes out. No more than one tag and one short text is held at a time, but where
-//! names are to be percent-encoded and the response has not said yet whether they are.
+//! names are to be percent-encoded and the response has not declared yet whether they are.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use memchr::{memchr, memmem, memrchr};
 use quick_xml::escape::{escape, unescape};
 
-use super::element::{Carries, Element, says_encoding};
+use super::element::{Carries, Element, declares_encoding};
 use super::names::{EchoedParameter, ListedName, Names, Unfit, escaped};
 use super::response::{error_code, is_clean};
 use super::version_two::{VersionTwo, is_translated};
@@ -59,7 +59,7 @@ fn next_of(operation: Operation) -> Option<&'static str> {
     })
 }
 
-/// The element without which a success tells of nothing that was done (436/7742, 436/7746, 436/8287,
+/// The element without which a success reports nothing that was done (436/7742, 436/7746, 436/8287,
 /// 436/10881).
 fn proof_of(operation: Operation) -> Option<&'static str> {
     Some(match operation {
@@ -71,9 +71,9 @@ fn proof_of(operation: Operation) -> Option<&'static str> {
     })
 }
 
-/// Copies an XML answer through. The real bucket becomes the alias, keys become the client's, COS's
+/// Copies an XML response through. The real bucket becomes the alias, keys become the client's, COS's
 /// address of an object the client's, and the account's name the tenant's. A listing that shows
-/// anything outside the grant is cut off with an error. What COS says after a `200` of a failure is
+/// anything outside the grant is cut off with an error. What COS reports after a `200` of a failure is
 /// made fit for the client. Root, namespace and attributes are S3's, or none for a client of COS's own
 /// API, whatever the store writes.
 ///
@@ -95,11 +95,11 @@ pub(crate) struct ResponseRewriter {
     page: Page,
     /// Where the listing goes on after all that COS has below this prefix.
     border: Option<String>,
-    /// With a border, what COS says of where it goes on: names and texts.
+    /// With a border, what COS reports of where it goes on: names and texts.
     held: Vec<(String, String)>,
     /// The response has the element of `proof_of`.
     is_proven: bool,
-    /// What has come of a response that has not said yet how its names are encoded.
+    /// What has come of a response that has not declared yet how its names are encoded.
     early: Option<Vec<u8>>,
     open: Vec<Element>,
     stage: DocumentStage,
@@ -125,14 +125,14 @@ enum DocumentStage {
     Over,
 }
 
-/// What a listing has said of its page.
+/// What a listing has declared of its page.
 #[derive(Debug, Default)]
 struct Page {
     truncated: Option<bool>,
-    /// The client has been told where the next page starts.
+    /// The client has got where the next page starts.
     goes_on: bool,
     /// It has got the element that says so, which may be empty.
-    says_next: bool,
+    has_next: bool,
     /// Keys and common prefixes.
     entries: u64,
     /// The greatest of them, decoded: where the next page starts if COS does not say.
@@ -165,12 +165,12 @@ const TEXT_BYTES: usize = 8 << 10;
 const TAG_BYTES: usize = 1 << 10;
 /// The deepest nesting.
 const DEPTH: usize = 16;
-/// The most that is held of a response that has not said how its names are encoded: 1000 keys of 850 bytes,
-/// each byte escaped, and what stands beside them. COS says it before the first key.
+/// The most that is held of a response that has not declared how its names are encoded: 1000 keys of 850 bytes,
+/// each byte escaped, and what stands beside them. COS reports it before the first key.
 const EARLY_BYTES: usize = 8 << 20;
 
 impl ResponseRewriter {
-    /// A rewriter for a successful response, if answers to this operation need one. `location` is the URL
+    /// A rewriter for a successful response, if responses to this operation need one. `location` is the URL
     /// of the object that the request names, as the client reached it; `native` says that it speaks
     /// COS's own API.
     pub(crate) fn new(
@@ -226,11 +226,11 @@ impl ResponseRewriter {
         };
         let seen = early.len();
         if seen + chunk.len() > EARLY_BYTES {
-            let text = "COS's answer does not say in time how names are encoded";
+            let text = "COS's response does not say in time how names are encoded";
             return Err(Unfit::Malformed(text));
         }
         early.extend_from_slice(chunk);
-        let Some(encoded) = encoding_said(early, seen) else {
+        let Some(encoded) = declared_encoding(early, seen) else {
             return Ok(());
         };
         self.decide(encoded, out)
@@ -239,7 +239,7 @@ impl ResponseRewriter {
     /// The response has ended: appends what is still due, if it ended where a document ends.
     pub(crate) fn finish(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
         if self.early.is_some() {
-            self.decide(false, out)?; // it is over, and has not said that names are encoded
+            self.decide(false, out)?; // it is over, and has not declared that names are encoded
         }
         if self.stage == DocumentStage::Over && self.tag.is_empty() {
             return Ok(());
@@ -287,7 +287,7 @@ impl ResponseRewriter {
         if self.leaf.is_none() {
             if !text.trim_ascii().is_empty() {
                 return Err(Unfit::Malformed(if self.open.is_empty() {
-                    "COS's answer is not XML"
+                    "COS's response is not XML"
                 } else {
                     "a text between elements in COS's XML"
                 }));
@@ -403,7 +403,7 @@ impl ResponseRewriter {
         if self.failed {
             if !self.operation.may_fail_after_success() {
                 return Err(Unfit::Malformed(
-                    "COS's answer is a failure after a success",
+                    "COS's response is a failure after a success",
                 ));
             }
             put_tag(out, "<", "Error", "");
@@ -538,7 +538,7 @@ impl ResponseRewriter {
             &element.name
         };
         if self.open.len() == 1 && next_of(self.operation) == Some(name) {
-            if std::mem::replace(&mut self.page.says_next, true) {
+            if std::mem::replace(&mut self.page.has_next, true) {
                 // Which one a client takes is its parser's choice.
                 return Err(Unfit::Malformed(
                     "COS's listing says twice where it goes on",
@@ -642,7 +642,7 @@ impl ResponseRewriter {
         self.stage = DocumentStage::Over;
         if proof_of(self.operation).is_some() && !self.failed && !self.is_proven {
             return Err(Unfit::Malformed(
-                "COS's success does not tell what was done",
+                "COS's success does not report what was done",
             ));
         }
         let Some(next) = next_of(self.operation) else {
@@ -697,7 +697,7 @@ impl ResponseRewriter {
 
 /// What a response says of how its names are encoded, once that stands in `bytes`, of which the first
 /// `seen` have been looked at before. The rewriting itself sees to it that it was read right.
-fn encoding_said(bytes: &[u8], seen: usize) -> Option<bool> {
+fn declared_encoding(bytes: &[u8], seen: usize) -> Option<bool> {
     let from = seen.saturating_sub(TAG_BYTES);
     let recent = bytes.get(from..)?;
     memmem::find_iter(recent, b"Encoding").find_map(|at| {
@@ -707,7 +707,7 @@ fn encoding_said(bytes: &[u8], seen: usize) -> Option<bool> {
         let end = memchr(b'>', rest)?;
         let (name, text) = rest.split_at_checked(end)?;
         let is_start = prefix.is_empty() || (prefix.ends_with(b":") && !prefix.contains(&b'>'));
-        if !is_start || prefix.starts_with(b"/") || !says_encoding(name) {
+        if !is_start || prefix.starts_with(b"/") || !declares_encoding(name) {
             return None;
         }
         if name.ends_with(b"/") {
@@ -732,8 +732,8 @@ fn is_utf8(declaration: &[u8]) -> bool {
     let Some(at) = memmem::find(declaration, b"encoding") else {
         return true; // section 4.3.3
     };
-    let said = declaration.get(at..).unwrap_or_default();
-    let mut quoted = said.split(|byte| matches!(byte, b'"' | b'\''));
+    let stated = declaration.get(at..).unwrap_or_default();
+    let mut quoted = stated.split(|byte| matches!(byte, b'"' | b'\''));
     let name = quoted.nth(1).unwrap_or_default();
     name.eq_ignore_ascii_case(b"utf-8")
 }
@@ -843,22 +843,22 @@ mod tests {
                     "uploads&prefix=acme/",
                 ),
             ] {
-                let answer = format!(
+                let response = format!(
                     "<{root}><IsTruncated>true</IsTruncated><{next}>{token}</{next}>\
                      <ContinuationToken>{token}</ContinuationToken><UploadIdMarker>{token}</UploadIdMarker>\
                      <VersionIdMarker>{token}</VersionIdMarker><NextKeyMarker>acme/z</NextKeyMarker>\
                      <Version><Key>acme/a</Key><VersionId>{token}</VersionId><ETag>{token}</ETag></Version>\
                      <Upload><Key>acme/a</Key><UploadId>{token}</UploadId></Upload></{root}>"
                 );
-                let shown = rewritten(s3_request(operation, "photos", "", query), &answer);
-                assert_eq!(shown, s3(&answer), "{operation:?} {token}");
+                let shown = rewritten(s3_request(operation, "photos", "", query), &response);
+                assert_eq!(shown, s3(&response), "{operation:?} {token}");
             }
         }
     }
 
     #[test]
-    fn a_token_that_no_client_could_send_back_cuts_the_answer_off() {
-        let answer = document(&format!(
+    fn a_token_that_no_client_could_send_back_cuts_the_response_off() {
+        let response = document(&format!(
             "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>",
             "x".repeat(TEXT_BYTES + 1)
         ));
@@ -868,7 +868,7 @@ mod tests {
             "",
             "list-type=2&prefix=acme/",
         );
-        let cut = rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()]);
+        let cut = rewrite(requested, UpstreamSignature::S3, &[response.as_bytes()]);
         assert!(matches!(cut, Err(Unfit::Malformed(_))), "{cut:?}");
     }
 
@@ -916,12 +916,12 @@ mod tests {
             };
             let outcome = |inside: &str| {
                 let requested = s3_request(operation, "photos", key, "prefix=acme/");
-                let answer = format!("<{root}>{inside}</{root}>");
-                rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()])
+                let response = format!("<{root}>{inside}</{root}>");
+                rewrite(requested, UpstreamSignature::S3, &[response.as_bytes()])
             };
             let more = "<IsTruncated>true</IsTruncated>";
-            let told = format!("{more}<{next}>{text}</{next}>");
-            assert!(outcome(&told).is_ok(), "{operation:?}");
+            let with_next = format!("{more}<{next}>{text}</{next}>");
+            assert!(outcome(&with_next).is_ok(), "{operation:?}");
             assert!(outcome(WHOLE).is_ok(), "{operation:?}");
             for silent in [
                 more.to_owned(),
@@ -938,8 +938,8 @@ mod tests {
                 "<IsTruncated/>".to_owned(),
                 "<IsTruncated>no</IsTruncated>".to_owned(),
                 "<IsTruncated>True</IsTruncated>".to_owned(),
-                format!("{told}<{next}>{text}</{next}>"),
-                format!("{told}<{next}>acme/z</{next}>"),
+                format!("{with_next}<{next}>{text}</{next}>"),
+                format!("{with_next}<{next}>acme/z</{next}>"),
                 format!("{WHOLE}{WHOLE}"),
             ] {
                 let outcome = outcome(&doubtful);
@@ -961,10 +961,10 @@ mod tests {
             tenant.grants[0].prefixes.push(next);
             let permit =
                 Permit::for_test(&tenant, s3_request(operation, "photos", "", query)).unwrap();
-            let answer = format!("<{root}>{inside}</{root}>");
+            let response = format!("<{root}>{inside}</{root}>");
             let shown = run(
                 &mut rewriter(&permit, UpstreamSignature::S3),
-                &[answer.as_bytes()],
+                &[response.as_bytes()],
             );
             shown.map(|shown| shown.split_once('>').unwrap().1.to_owned())
         };
@@ -974,21 +974,24 @@ mod tests {
             two(Operation::ListObjects, "ListBucketResult", query, inside).unwrap()
         };
         let requested = "<Prefix>acme/</Prefix><Marker></Marker>";
-        let said = "<Prefix></Prefix><Marker>a</Marker>";
+        let stated = "<Prefix></Prefix><Marker>a</Marker>";
         // What a store says of a page that it takes for the last is not the last word.
         for last in ["", "<NextMarker/>", "<NextMarker>acme/k</NextMarker>"] {
             let shown = list(&format!("{requested}{last}{WHOLE}{key}"));
             let end = "<NextMarker>acme0</NextMarker></ListBucketResult>";
             assert_eq!(
                 shown,
-                format!("{said}<IsTruncated>true</IsTruncated>{key}{end}")
+                format!("{stated}<IsTruncated>true</IsTruncated>{key}{end}")
             );
         }
         let more = "<IsTruncated>true</IsTruncated>";
         let next = "<NextMarker>acme/k</NextMarker>";
         for (before, after) in [(next, ""), ("", next), ("", "")] {
             let shown = list(&format!("{requested}{before}{more}{after}{key}"));
-            assert_eq!(shown, format!("{said}{more}{key}{next}</ListBucketResult>"));
+            assert_eq!(
+                shown,
+                format!("{stated}{more}{key}{next}</ListBucketResult>")
+            );
         }
         let query = "list-type=2";
         let shown = two(Operation::ListObjectsV2, "ListBucketResult", query, WHOLE).unwrap();
@@ -1022,14 +1025,14 @@ mod tests {
 
     #[test]
     fn a_listing_says_it_is_truncated_as_every_client_reads_it() {
-        for said in [" true ", "\ntrue\n", "&#116;rue", "true"] {
-            let answer = |said: &str| {
+        for stated in [" true ", "\ntrue\n", "&#116;rue", "true"] {
+            let response = |stated: &str| {
                 document(&format!(
-                    "<IsTruncated>{said}</IsTruncated><NextMarker>acme/k</NextMarker>"
+                    "<IsTruncated>{stated}</IsTruncated><NextMarker>acme/k</NextMarker>"
                 ))
             };
-            let shown = rewritten(list("prefix=acme/"), &answer(said));
-            assert_eq!(shown, s3(&answer("true")));
+            let shown = rewritten(list("prefix=acme/"), &response(stated));
+            assert_eq!(shown, s3(&response("true")));
         }
         let twice = "<IsTruncated>true</IsTruncated><NextContinuationToken></NextContinuationToken>\
             <NextContinuationToken>t</NextContinuationToken>";
@@ -1070,8 +1073,8 @@ mod tests {
                     copy_source,
                     ..s3_request(operation, "photos", "acme/k", "uploadId=u")
                 };
-                let answer = format!("<{root}>{inside}</{root}>");
-                rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()])
+                let response = format!("<{root}>{inside}</{root}>");
+                rewrite(requested, UpstreamSignature::S3, &[response.as_bytes()])
             };
             assert!(outcome(&format!("<{proof}>\"x\"</{proof}>")).is_ok());
             for silent in [
@@ -1097,33 +1100,33 @@ mod tests {
         let entries = "<Contents><Key>acme/b&amp;</Key></Contents>\
             <CommonPrefixes><Prefix>acme/a/</Prefix></CommonPrefixes>";
         for next in ["", "<NextMarker/>"] {
-            let answer = document(&format!("{more}{next}{entries}"));
-            let told = format!("{more}{entries}<NextMarker>acme/b&amp;</NextMarker>");
-            let shown = rewritten(list("prefix=acme/&delimiter=/"), &answer);
-            assert_eq!(shown, s3(&document(&told)));
+            let response = document(&format!("{more}{next}{entries}"));
+            let with_next = format!("{more}{entries}<NextMarker>acme/b&amp;</NextMarker>");
+            let shown = rewritten(list("prefix=acme/&delimiter=/"), &response);
+            assert_eq!(shown, s3(&document(&with_next)));
         }
     }
 
     #[test]
-    fn names_are_read_as_the_answer_says_and_not_as_was_asked() {
+    fn names_are_read_as_the_response_declares_and_not_as_was_requested() {
         let names = "<Prefix>acme/</Prefix><Contents><Key>acme/50%25 %</Key></Contents>\
             <NextMarker>acme/50%25 %</NextMarker>";
         let encoded = "<Prefix>acme/</Prefix><Contents><Key>acme%2F50%25+%20</Key></Contents>\
             <NextMarker>acme/50%25</NextMarker>";
-        let said = "<EncodingType>url</EncodingType>";
+        let stated = "<EncodingType>url</EncodingType>";
         for query in ["prefix=acme/", "prefix=acme/&encoding-type=url"] {
-            for answer in [
+            for response in [
                 document(&format!("{WHOLE}{names}")),
-                document(&format!("{WHOLE}{said}{encoded}")),
+                document(&format!("{WHOLE}{stated}{encoded}")),
             ] {
-                assert_eq!(rewritten(list(query), &answer), s3(&answer), "{query}");
+                assert_eq!(rewritten(list(query), &response), s3(&response), "{query}");
             }
             // COS writes it so where it has nothing to say.
             let empty = document(&format!("{WHOLE}<Encoding-Type></Encoding-Type>{names}"));
             let shown = rewritten(list(query), &empty);
             assert_eq!(shown, s3(&document(&format!("{WHOLE}{names}"))));
         }
-        // Said at the end, as some stores do: whoever asked for it has waited.
+        // Declared at the end, as some stores do: whoever requested it has waited.
         let late = document(&format!(
             "{WHOLE}{encoded}<a:EncodingType >url</a:EncodingType>"
         ));
@@ -1146,14 +1149,14 @@ mod tests {
         );
         // Only the response's own element says it, not a text that looks like one.
         let text = "<Contents><Key>acme/x:EncodingType>url</Key></Contents>";
-        let answer = document(&format!("{WHOLE}{text}"));
-        assert_eq!(rewritten(requested(), &answer), s3(&answer));
+        let response = document(&format!("{WHOLE}{text}"));
+        assert_eq!(rewritten(requested(), &response), s3(&response));
         let unknown = document(&format!("{WHOLE}<EncodingType>base64</EncodingType>"));
         assert!(rewrite(requested(), UpstreamSignature::S3, &[unknown.as_bytes()]).is_err());
     }
 
     #[test]
-    fn what_is_held_until_the_encoding_is_said_has_an_end() {
+    fn what_is_held_until_the_encoding_is_declared_has_an_end() {
         let tenant = tenant();
         let requested = list("prefix=acme/&encoding-type=url");
         let permit = Permit::for_test(&tenant, requested).unwrap();
@@ -1180,26 +1183,30 @@ mod tests {
             } else {
                 WHOLE.to_owned()
             };
-            let answer = format!("<{root}>{inside}</{name}>");
-            assert_eq!(rewritten(list("prefix=acme/"), &answer), expected, "{root}");
+            let response = format!("<{root}>{inside}</{name}>");
+            assert_eq!(
+                rewritten(list("prefix=acme/"), &response),
+                expected,
+                "{root}"
+            );
             let tenant = tenant();
             let permit = Permit::for_test(&tenant, list("prefix=acme/")).unwrap();
             let mut native =
                 ResponseRewriter::new(&permit, UpstreamSignature::S3, true, String::new()).unwrap();
-            let shown = run(&mut native, &[answer.as_bytes()]).unwrap();
+            let shown = run(&mut native, &[response.as_bytes()]).unwrap();
             assert_eq!(shown, document(WHOLE), "{root}");
         }
     }
 
     #[test]
-    fn an_answer_to_something_else_is_not_read_as_an_empty_one() {
+    fn a_response_to_something_else_is_not_read_as_an_empty_one() {
         for (operation, root, _, _) in LISTINGS {
             let key = if operation == Operation::ListParts {
                 "acme/k"
             } else {
                 ""
             };
-            for answer in [
+            for response in [
                 "<CopyObjectResult></CopyObjectResult>".to_owned(),
                 "<Error><Code>InternalError</Code></Error>".to_owned(),
                 format!("<?xml version='1.0' encoding='GBK'?><{root}>{WHOLE}</{root}>"),
@@ -1212,22 +1219,22 @@ mod tests {
                 String::new(),
             ] {
                 let requested = s3_request(operation, "photos", key, "prefix=acme/");
-                let outcome = rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()]);
-                assert!(matches!(outcome, Err(Unfit::Malformed(_))), "{answer}");
+                let outcome = rewrite(requested, UpstreamSignature::S3, &[response.as_bytes()]);
+                assert!(matches!(outcome, Err(Unfit::Malformed(_))), "{response}");
             }
         }
     }
 
     #[test]
     fn tags_are_the_clients_own_texts() {
-        let answer = "<Tagging><TagSet><Tag><Key>a.b%</Key><Value>1250000000</Value></Tag>\
+        let response = "<Tagging><TagSet><Tag><Key>a.b%</Key><Value>1250000000</Value></Tag>\
             <Tag><Key>token</Key><Value></Value></Tag></TagSet></Tagging>";
         let requested = s3_request(Operation::GetObjectTagging, "photos", "acme/k", "tagging");
-        assert_eq!(rewritten(requested, answer), s3(answer));
+        assert_eq!(rewritten(requested, response), s3(response));
     }
 
     #[test]
-    fn a_page_that_is_no_answer_of_cos_is_not_passed_on() {
+    fn a_page_that_is_no_response_of_cos_is_not_passed_on() {
         for page in [
             "shared-1250000000 is down",
             "<html>shared-1250000000.cos.ap-guangzhou.myqcloud.com</html>",
@@ -1255,16 +1262,16 @@ mod tests {
         assert_eq!(rewritten(requested(), &page("a word")), s3(&plain));
         let withheld =
             format!("{WHOLE}<Contents><Key>acme/a</Key><Extra> </Extra><Size>1</Size></Contents>");
-        for told in [
+        for with_next in [
             "shared-1250000000",
             "1250000000",
             "cos.ap-guangzhou.myqcloud.com",
             "a%2Fb",
         ] {
             assert_eq!(
-                rewritten(requested(), &page(told)),
+                rewritten(requested(), &page(with_next)),
                 s3(&document(&withheld)),
-                "{told}"
+                "{with_next}"
             );
         }
     }
@@ -1273,8 +1280,8 @@ mod tests {
         s3_request(Operation::ListObjects, "photos", "", query)
     }
 
-    fn rewritten(requested: S3Request<'_>, answer: &str) -> String {
-        rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()]).unwrap()
+    fn rewritten(requested: S3Request<'_>, response: &str) -> String {
+        rewrite(requested, UpstreamSignature::S3, &[response.as_bytes()]).unwrap()
     }
 
     const LISTING: &str = "<?xml version='1.0' encoding='utf-8' ?>\n\
@@ -1299,7 +1306,7 @@ mod tests {
 
     #[test]
     fn a_listing_that_leaves_the_prefix_is_cut_off() {
-        for (answer, query) in [
+        for (response, query) in [
             (
                 "<ListBucketResult><Contents><Key>other/x</Key></Contents></ListBucketResult>",
                 "prefix=acme/",
@@ -1350,8 +1357,8 @@ mod tests {
             ),
         ] {
             let error =
-                rewrite(list(query), UpstreamSignature::S3, &[answer.as_bytes()]).unwrap_err();
-            assert_eq!(error, Unfit::OutOfScope, "{answer}");
+                rewrite(list(query), UpstreamSignature::S3, &[response.as_bytes()]).unwrap_err();
+            assert_eq!(error, Unfit::OutOfScope, "{response}");
         }
         for (key, query) in [
             ("acme&#47;x", "prefix=acme/"),
@@ -1362,16 +1369,16 @@ mod tests {
             } else {
                 ""
             };
-            let answer = document(&format!(
+            let response = document(&format!(
                 "{WHOLE}{encoding}<Contents><Key>{key}</Key></Contents>"
             ));
-            assert_eq!(rewritten(list(query), &answer), s3(&answer));
+            assert_eq!(rewritten(list(query), &response), s3(&response));
         }
     }
 
     #[test]
     fn what_would_hide_text_from_the_checks_is_refused() {
-        for answer in [
+        for response in [
             "<!DOCTYPE x [<!ENTITY y 'z'>]><ListBucketResult/>",
             "<ListBucketResult><Contents><Key>acme/<!-- -->x</Key></Contents></ListBucketResult>",
             "<ListBucketResult><Contents><Key><![CDATA[other]]></Key></Contents></ListBucketResult>",
@@ -1386,9 +1393,9 @@ mod tests {
             let refused = rewrite(
                 list("prefix=acme/"),
                 UpstreamSignature::S3,
-                &[answer.as_bytes()],
+                &[response.as_bytes()],
             );
-            assert!(refused.is_err(), "{answer}");
+            assert!(refused.is_err(), "{response}");
         }
     }
 
@@ -1403,12 +1410,12 @@ mod tests {
             "x".repeat(2000)
         );
         let deep = format!("<ListBucketResult>{}", "<a>".repeat(40));
-        for answer in [long_key, long_tag, deep] {
+        for response in [long_key, long_tag, deep] {
             assert!(
                 rewrite(
                     list("prefix=acme/"),
                     UpstreamSignature::S3,
-                    &[answer.as_bytes()]
+                    &[response.as_bytes()]
                 )
                 .is_err()
             );
@@ -1416,7 +1423,7 @@ mod tests {
     }
 
     #[test]
-    fn multipart_answers_name_what_the_client_named() {
+    fn multipart_responses_name_what_the_client_named() {
         let requested = || {
             s3_request(
                 Operation::CompleteMultipartUpload,
@@ -1425,12 +1432,12 @@ mod tests {
                 "uploadId=u",
             )
         };
-        let answer = "  \n<?xml version=\"1.0\"?><CompleteMultipartUploadResult>\
+        let response = "  \n<?xml version=\"1.0\"?><CompleteMultipartUploadResult>\
             <Location>https://shared-1250000000.cos.ap-guangzhou.myqcloud.com/acme/a%20b</Location>\
             <Bucket>shared-1250000000</Bucket><Key>acme/a b</Key><ETag>e-1</ETag>\
             </CompleteMultipartUploadResult>";
         assert_eq!(
-            rewritten(requested(), answer),
+            rewritten(requested(), response),
             "  \n<CompleteMultipartUploadResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
              <Location>https://cos.local/photos/acme/a%20b</Location>\
              <Bucket>photos</Bucket><Key>acme/a b</Key><ETag>e-1</ETag></CompleteMultipartUploadResult>"
@@ -1441,12 +1448,12 @@ mod tests {
     fn rooted(
         requested: S3Request<'_>,
         signature: UpstreamSignature,
-        answer: &str,
+        response: &str,
     ) -> Result<String, Unfit> {
         let mut tenant = tenant();
         tenant.grants[0].root = "ro ot/".into();
         let permit = Permit::for_test(&tenant, requested).unwrap();
-        run(&mut rewriter(&permit, signature), &[answer.as_bytes()])
+        run(&mut rewriter(&permit, signature), &[response.as_bytes()])
     }
 
     #[test]
@@ -1460,7 +1467,7 @@ mod tests {
                 Operation::ListMultipartUploads,
             ),
         ] {
-            let answer = |root_in: &str| {
+            let response = |root_in: &str| {
                 let names = [
                     ("Prefix", "acme/"),
                     ("Marker", "acme/a"),
@@ -1483,17 +1490,17 @@ mod tests {
                 )
             };
             let requested = s3_request(operation, "photos", "", query);
-            let shown = rooted(requested, UpstreamSignature::S3, &answer("ro ot/")).unwrap();
-            assert_eq!(shown, s3(&answer("")), "{operation:?}");
+            let shown = rooted(requested, UpstreamSignature::S3, &response("ro ot/")).unwrap();
+            assert_eq!(shown, s3(&response("")), "{operation:?}");
             let requested = s3_request(operation, "photos", "", query);
-            let outside = rooted(requested, UpstreamSignature::S3, &answer("root/"));
+            let outside = rooted(requested, UpstreamSignature::S3, &response("root/"));
             assert_eq!(outside, Err(Unfit::OutOfScope));
         }
     }
 
     #[test]
     fn encoded_names_are_the_clients_own_too() {
-        let answer = "<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>\
+        let response = "<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>\
             <Prefix>ro%20ot%2Facme%2F</Prefix><Marker>ro%20ot%2F</Marker>\
             <NextMarker>ro+ot/acme/%26</NextMarker><Contents><Key>ro%20ot/acme/a%2Bb+c</Key></Contents>\
             <CommonPrefixes><Prefix>ro%20ot/acme%2Fd/</Prefix></CommonPrefixes></ListBucketResult>";
@@ -1504,7 +1511,7 @@ mod tests {
             "prefix=acme/&encoding-type=url",
         );
         assert_eq!(
-            rooted(requested, UpstreamSignature::S3, answer).unwrap(),
+            rooted(requested, UpstreamSignature::S3, response).unwrap(),
             s3(
                 "<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>\
              <Prefix>acme/</Prefix><Marker></Marker>\
@@ -1516,12 +1523,12 @@ mod tests {
 
     #[test]
     fn a_token_of_a_virtual_bucket_is_made_of_the_clients_name() {
-        let answer = "<ListBucketResult><Marker>ro ot/acme/a</Marker><IsTruncated>true</IsTruncated>\
+        let response = "<ListBucketResult><Marker>ro ot/acme/a</Marker><IsTruncated>true</IsTruncated>\
             <NextMarker>ro ot/acme/b</NextMarker></ListBucketResult>";
         for signature in [UpstreamSignature::Cos, UpstreamSignature::S3] {
             let query = "list-type=2&prefix=acme/&start-after=acme/a";
             let requested = s3_request(Operation::ListObjectsV2, "photos", "", query);
-            let shown = rooted(requested, signature, answer).unwrap();
+            let shown = rooted(requested, signature, response).unwrap();
             let token = token_of_marker("acme/b");
             assert_eq!(
                 shown,
@@ -1548,13 +1555,13 @@ mod tests {
             (Operation::ListParts, "ListPartsResult"),
         ] {
             let proof = "<ETag>e</ETag><UploadId>u</UploadId>";
-            let answer = format!(
+            let response = format!(
                 "<{root}>{WHOLE}<Location>http://x/ro%20ot/acme/x</Location>\
                  <Bucket>shared-1250000000</Bucket><Key>ro ot/acme/&amp;</Key>{proof}</{root}>"
             );
             let requested = s3_request(operation, "photos", "acme/&", "uploadId=u");
             assert_eq!(
-                rooted(requested, UpstreamSignature::S3, &answer).unwrap(),
+                rooted(requested, UpstreamSignature::S3, &response).unwrap(),
                 s3(&format!(
                     "<{root}>{WHOLE}<Location>https://cos.local/photos/acme/a%20b</Location>\
                      <Bucket>photos</Bucket><Key>acme/&amp;</Key>{proof}</{root}>"
@@ -1587,11 +1594,11 @@ mod tests {
             "acme/x",
             "uploadId=u",
         );
-        let answer = "<Error><Code>SignatureDoesNotMatch</Code><Message>AKIDxyz is wrong</Message>\
+        let response = "<Error><Code>SignatureDoesNotMatch</Code><Message>AKIDxyz is wrong</Message>\
             <Resource>shared-1250000000.cos.ap-guangzhou.myqcloud.com/acme/x</Resource>\
             <RequestId>NjR=</RequestId><StringToSign>sha1 q-ak=AKIDxyz</StringToSign></Error>";
         assert_eq!(
-            rewritten(requested, answer),
+            rewritten(requested, response),
             "<Error><Code>ServiceUnavailable</Code><Message>The store failed to do this.</Message>\
              <Resource>/photos/acme/x</Resource>\
              <RequestId>NjR=</RequestId></Error>"
@@ -1608,7 +1615,7 @@ mod tests {
             "uploadId=u",
         );
         let permit = Permit::for_test(&tenant, requested).unwrap();
-        for (answer, failed) in [
+        for (response, failed) in [
             ("  <Error></Error>", true),
             (
                 "<CompleteMultipartUploadResult><Error></Error><ETag>e</ETag></CompleteMultipartUploadResult>",
@@ -1617,9 +1624,9 @@ mod tests {
         ] {
             let mut rewriter = rewriter(&permit, UpstreamSignature::S3);
             rewriter
-                .push(answer.as_bytes(), &mut BytesMut::new())
+                .push(response.as_bytes(), &mut BytesMut::new())
                 .unwrap();
-            assert_eq!(rewriter.failed, failed, "{answer}");
+            assert_eq!(rewriter.failed, failed, "{response}");
         }
     }
 
@@ -1630,49 +1637,50 @@ mod tests {
             s3_request(Operation::ListObjectsV2, "photos", "", query)
         };
 
-        let answer = rewrite(requested(), UpstreamSignature::Cos, &[LISTING.as_bytes()]).unwrap();
+        let response = rewrite(requested(), UpstreamSignature::Cos, &[LISTING.as_bytes()]).unwrap();
 
         let token = token_of_marker("acme/b & c");
-        assert!(answer.contains(&format!(
+        assert!(response.contains(&format!(
             "<NextContinuationToken>{token}</NextContinuationToken>"
         )));
-        assert!(answer.ends_with(
+        assert!(response.ends_with(
             "</CommonPrefixes><KeyCount>2</KeyCount><StartAfter>acme/0&amp;</StartAfter></ListBucketResult>"
         ));
         for gone in ["Marker", "Owner", "1250000000"] {
-            assert!(!answer.contains(gone), "{gone}");
+            assert!(!response.contains(gone), "{gone}");
         }
     }
 
     #[test]
     fn an_empty_next_marker_is_no_token() {
         for next in ["<NextMarker/>", "<NextMarker></NextMarker>"] {
-            let answer = format!(
+            let response = format!(
                 "<ListBucketResult>{next}<IsTruncated>true</IsTruncated>\
                  <Contents><Key>acme/b</Key></Contents></ListBucketResult>"
             );
             let query = "list-type=2&prefix=acme/";
             let requested = s3_request(Operation::ListObjectsV2, "photos", "", query);
-            let answer = rewrite(requested, UpstreamSignature::Cos, &[answer.as_bytes()]).unwrap();
+            let response =
+                rewrite(requested, UpstreamSignature::Cos, &[response.as_bytes()]).unwrap();
             let token = token_of_marker("acme/b");
             let token = format!("<NextContinuationToken>{token}</NextContinuationToken>");
-            assert_eq!(answer.matches("NextContinuationToken").count(), 2);
-            assert!(answer.contains(&token), "{answer}");
+            assert_eq!(response.matches("NextContinuationToken").count(), 2);
+            assert!(response.contains(&token), "{response}");
         }
     }
 
     #[test]
     fn a_truncated_listing_always_says_where_the_next_page_starts() {
-        let answer = "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
+        let response = "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
             <Contents><Key>acme%2Fb</Key></Contents><CommonPrefixes><Prefix>acme%2Fa%2F</Prefix>\
             </CommonPrefixes></ListBucketResult>";
         let query = "list-type=2&prefix=acme/&encoding-type=url";
         let requested = s3_request(Operation::ListObjectsV2, "photos", "", query);
 
-        let answer = rewrite(requested, UpstreamSignature::Cos, &[answer.as_bytes()]).unwrap();
+        let response = rewrite(requested, UpstreamSignature::Cos, &[response.as_bytes()]).unwrap();
 
         let token = token_of_marker("acme/b");
-        assert!(answer.contains(&format!(
+        assert!(response.contains(&format!(
             "<NextContinuationToken>{token}</NextContinuationToken>"
         )));
     }
@@ -1722,7 +1730,7 @@ mod tests {
             "../SECRET",
         ]);
         (element, text).prop_map(|([before, after], text)| {
-            // COS's own words inside are the client's business: only what is outside is a secret.
+            // COS's own terms inside are the client's business: only what is outside is a secret.
             [before, text, after].concat()
         })
     }
@@ -1731,7 +1739,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn any_split_gives_the_same_answer(cuts in prop::collection::vec(0..LISTING.len(), 0..12)) {
+        fn any_split_gives_the_same_response(cuts in prop::collection::vec(0..LISTING.len(), 0..12)) {
             let mut cuts = cuts;
             cuts.extend([0, LISTING.len()]);
             cuts.sort_unstable();
@@ -1746,18 +1754,18 @@ mod tests {
         /// However COS writes it and whatever it is cut into: what is outside is never shown.
         #[test]
         fn nothing_outside_is_ever_shown(
-            entries in prop::collection::vec(some_entry(), 1..6), url: bool, says: bool, cut in 1..40usize,
+            entries in prop::collection::vec(some_entry(), 1..6), url: bool, declares: bool, cut in 1..40usize,
         ) {
             let mut tenant = tenant();
             tenant.grants[0].root = "ro ot/".into();
             let query = if url { "prefix=acme/&encoding-type=url" } else { "prefix=acme/" };
-            let says = if says { "<EncodingType>url</EncodingType>" } else { "" };
+            let declares = if declares { "<EncodingType>url</EncodingType>" } else { "" };
             for (operation, root, signature) in [
                 (Operation::ListObjects, "ListBucketResult", UpstreamSignature::S3),
                 (Operation::ListObjectsV2, "ListBucketResult", UpstreamSignature::Cos),
                 (Operation::ListObjectVersions, "ListVersionsResult", UpstreamSignature::S3),
             ] {
-                let document = format!("<{root}>{WHOLE}{says}{}</{root}>", entries.concat());
+                let document = format!("<{root}>{WHOLE}{declares}{}</{root}>", entries.concat());
                 let permit = Permit::for_test(&tenant, s3_request(operation, "photos", "", query)).unwrap();
                 let mut rewriter = rewriter(&permit, signature);
                 let mut out = BytesMut::new();

@@ -1,4 +1,4 @@
-//! [`looks`]: what cosgate asks COS about an object before a request whose condition COS is not known
+//! [`looks`]: what cosgate requests of COS about an object before a request whose condition COS is not known
 //! to keep.
 
 use http::header::RANGE;
@@ -62,7 +62,7 @@ pub fn looks<'t, 'r>(
     }
     let mut looks = Vec::new();
     if requested.part_read().is_some_and(|part| part > 1) {
-        // Who has no right to look is told of no object.
+        // Who has no right to look learns of no object.
         let permit = permit.besides(requested.head_of_read());
         let permit = permit.map_err(|_| no_such_part(requested))?;
         let head = look_at_read(&client.headers)?;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_a_copys_source_are_asked_of_the_source() {
+    fn conditions_of_a_copys_source_are_checked_at_the_source() {
         let tenant = tenant();
         let permit = Permit::for_test(&tenant, copy()).unwrap();
         let head = client(&[

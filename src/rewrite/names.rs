@@ -11,7 +11,7 @@ use crate::tenant::{Grant, Permit};
 /// Why a response of COS cannot be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
-    /// It is not what COS answers; the text says how.
+    /// It is not what COS returns; the text says how.
     Malformed(&'static str),
     /// It says that there is more, and the client would not learn where.
     NoNextPage,
@@ -24,7 +24,7 @@ pub(crate) enum Unfit {
 pub(super) struct Names {
     grant: Grant,
     /// Names in the response are percent-encoded. The response's own `<EncodingType>` says so, whatever
-    /// was asked: a store may not know `encoding-type`.
+    /// was requested: a store may not know `encoding-type`.
     encoded: bool,
     /// A name has been read or written, so that it is too late to learn how they are encoded.
     is_settled: bool,
@@ -86,7 +86,7 @@ impl Names {
     /// The response says how names in it are encoded. It may not change its mind after the first name.
     pub(super) fn are_encoded(&mut self, encoded: bool) -> Result<(), Unfit> {
         if self.is_settled && self.encoded != encoded {
-            let text = "COS's answer says after the first name how names are encoded";
+            let text = "COS's response says after the first name how names are encoded";
             return Err(Unfit::Malformed(text));
         }
         self.encoded = encoded;

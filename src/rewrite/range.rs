@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::s3::Operation;
 
-/// What was asked of an object's bytes.
+/// What was requested of an object's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     Between(u64, u64),
@@ -16,24 +16,24 @@ enum Wanted {
     Other,
 }
 
-/// Refuses a success that is not the part which `asked`, the client's head, wants. All of the object in
+/// Refuses a success that is not the part which `requested`, the client's head, wants. All of the object in
 /// place of a part is none of these: RFC 9110 section 14.2 leaves that to the store, and `200` says so.
 pub(crate) fn check_range(
     operation: Operation,
     requested: &HeaderMap,
     status: StatusCode,
-    answer: &HeaderMap,
+    response: &HeaderMap,
 ) -> Result<(), &'static str> {
     let reads = operation.reads_object();
     if status != StatusCode::PARTIAL_CONTENT {
-        // Those that S3 and COS do not answer with promise no object: 204 has none, 203 another one.
+        // Those that S3 and COS do not send promise no object: 204 has none, 203 another one.
         let is_fit = !reads || status == StatusCode::OK || !status.is_success();
         if !is_fit {
             return Err("COS reported a success with another status than that of an object");
         }
-        let told = || only(answer, CONTENT_RANGE).and_then(content_range);
+        let reported = || only(response, CONTENT_RANGE).and_then(content_range);
         let is_whole = |(first, last, size)| first == 0 && size == Some(last + 1);
-        if reads && answer.contains_key(CONTENT_RANGE) && !told().is_some_and(is_whole) {
+        if reads && response.contains_key(CONTENT_RANGE) && !reported().is_some_and(is_whole) {
             return Err(
                 "COS reported a success with the status of a whole and the range of a part",
             );
@@ -41,15 +41,15 @@ pub(crate) fn check_range(
         return Ok(());
     }
     if !reads || !requested.contains_key(RANGE) {
-        return Err("COS reported a success with a part where the whole was asked");
+        return Err("COS reported a success with a part where the whole was requested");
     }
     let wanted = wanted(requested);
-    if wanted == Wanted::Other && is_multipart(answer) && !answer.contains_key(CONTENT_RANGE) {
+    if wanted == Wanted::Other && is_multipart(response) && !response.contains_key(CONTENT_RANGE) {
         return Ok(()); // each part has a range of its own
     }
-    let told = only(answer, CONTENT_RANGE).and_then(content_range);
+    let reported = only(response, CONTENT_RANGE).and_then(content_range);
     let (first, last, size) =
-        told.ok_or("COS reported a success with a part and does not say which")?;
+        reported.ok_or("COS reported a success with a part and does not say which")?;
     let end = size.map(|size| size - 1); // greater than `last`
     let is_wanted = match wanted {
         Wanted::Between(from, to) => first == from && last == end.map_or(to, |end| to.min(end)),
@@ -60,11 +60,11 @@ pub(crate) fn check_range(
         Wanted::Other => true,
     };
     if !is_wanted {
-        return Err("COS reported a success with another part than was asked");
+        return Err("COS reported a success with another part than was requested");
     }
     // Without a length its framing says where it ends.
-    let length = answer.contains_key(CONTENT_LENGTH);
-    if length && only(answer, CONTENT_LENGTH).and_then(number) != Some(last - first + 1) {
+    let length = response.contains_key(CONTENT_LENGTH);
+    if length && only(response, CONTENT_LENGTH).and_then(number) != Some(last - first + 1) {
         return Err("COS reported a success with a part of another length than it says");
     }
     Ok(())
@@ -105,8 +105,8 @@ fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     fits.then_some((first, last, size))
 }
 
-fn is_multipart(answer: &HeaderMap) -> bool {
-    only(answer, CONTENT_TYPE).is_some_and(|kind| {
+fn is_multipart(response: &HeaderMap) -> bool {
+    only(response, CONTENT_TYPE).is_some_and(|kind| {
         let kind = kind.get(..MULTIPART.len());
         kind.is_some_and(|kind| kind.eq_ignore_ascii_case(MULTIPART))
     })
@@ -142,22 +142,22 @@ mod tests {
     }
 
     /// The outcome for a response of 206 with these `Content-Range`s and this length.
-    fn part(range: &'static str, told: &[&'static str], length: &'static str) -> bool {
+    fn part(range: &'static str, reported: &[&'static str], length: &'static str) -> bool {
         let requested = headers(&[(RANGE, range)]);
-        let mut answer = headers(&[(CONTENT_LENGTH, length)]);
-        for value in told {
-            answer.append(CONTENT_RANGE, HeaderValue::from_static(value));
+        let mut response = headers(&[(CONTENT_LENGTH, length)]);
+        for value in reported {
+            response.append(CONTENT_RANGE, HeaderValue::from_static(value));
         }
         let status = StatusCode::PARTIAL_CONTENT;
         let outcomes = [Operation::GetObject, Operation::HeadObject]
-            .map(|operation| check_range(operation, &requested, status, &answer).is_ok());
-        assert_eq!(outcomes[0], outcomes[1], "{range} {told:?}");
+            .map(|operation| check_range(operation, &requested, status, &response).is_ok());
+        assert_eq!(outcomes[0], outcomes[1], "{range} {reported:?}");
         outcomes[0]
     }
 
     #[test]
-    fn a_part_passes_that_is_the_one_asked() {
-        for (range, told, length) in [
+    fn a_part_passes_that_is_the_one_requested() {
+        for (range, reported, length) in [
             ("bytes=0-4", "bytes 0-4/11", "5"),
             ("bytes=0-4", "bytes 0-4/*", "5"),
             ("bytes=0-99", "bytes 0-10/11", "11"),
@@ -170,22 +170,22 @@ mod tests {
             ("bytes=0-1,3-4", "bytes 0-4/11", "5"),
             ("items=0-1", "bytes 0-4/11", "5"),
         ] {
-            assert!(part(range, &[told], length), "{range} {told}");
+            assert!(part(range, &[reported], length), "{range} {reported}");
         }
         let several = headers(&[(RANGE, "bytes=0-1,3-4")]);
-        let answer = headers(&[(CONTENT_TYPE, "Multipart/byteranges; boundary=x")]);
+        let response = headers(&[(CONTENT_TYPE, "Multipart/byteranges; boundary=x")]);
         let status = StatusCode::PARTIAL_CONTENT;
         assert_eq!(
-            check_range(Operation::GetObject, &several, status, &answer),
+            check_range(Operation::GetObject, &several, status, &response),
             Ok(())
         );
         let one = headers(&[(RANGE, "bytes=0-4")]);
-        assert!(check_range(Operation::GetObject, &one, status, &answer).is_err());
+        assert!(check_range(Operation::GetObject, &one, status, &response).is_err());
     }
 
     #[test]
-    fn refuses_a_part_that_was_not_asked_or_cannot_be_told() {
-        for (range, told, length) in [
+    fn refuses_a_part_that_was_not_requested_or_cannot_be_identified() {
+        for (range, reported, length) in [
             ("bytes=0-4", &[][..], "5"),
             ("bytes=0-4", &["bytes 0-4/11", "bytes 5-9/11"], "5"),
             ("bytes=0-4", &["bytes 5-9/11"], "5"),
@@ -204,7 +204,7 @@ mod tests {
             ("bytes=0-4", &["items 0-4/11"], "5"),
             ("bytes=0-1,3-4", &["bytes 0-4/11"], "3"),
         ] {
-            assert!(!part(range, told, length), "{range} {told:?}");
+            assert!(!part(range, reported, length), "{range} {reported:?}");
         }
     }
 
@@ -221,10 +221,11 @@ mod tests {
             assert!(!is_fit(operation, &none, 206));
             for requested in [&none, &range] {
                 assert!(!is_fit(operation, requested, 200));
-                for told in ["bytes 0-4/5", "bytes 0-4/11", "bytes 1-4/5", "bytes 0-4/*"] {
-                    let told_range = headers(&[(CONTENT_RANGE, told)]);
-                    let outcome = check_range(operation, requested, StatusCode::OK, &told_range);
-                    assert_eq!(outcome.is_ok(), told == "bytes 0-4/5", "{told}");
+                for reported in ["bytes 0-4/5", "bytes 0-4/11", "bytes 1-4/5", "bytes 0-4/*"] {
+                    let reported_range = headers(&[(CONTENT_RANGE, reported)]);
+                    let outcome =
+                        check_range(operation, requested, StatusCode::OK, &reported_range);
+                    assert_eq!(outcome.is_ok(), reported == "bytes 0-4/5", "{reported}");
                 }
                 assert_eq!(
                     check_range(operation, requested, StatusCode::OK, &none),

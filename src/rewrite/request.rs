@@ -63,7 +63,7 @@ pub fn request(
         *permit.listing_page() == ListingPage::Folder,
     ) else {
         return Err(internal(
-            "an operation that is answered here reached the rewriting",
+            "an operation that is served here reached the rewriting",
         ));
     };
     let key = match &requested.key {
@@ -149,7 +149,7 @@ fn add_forwarded(
         };
         headers.append(name, value);
     }
-    // COS gets the object's plain bytes, so it must not be told that they are framed.
+    // COS gets the object's plain bytes, so its head must not declare that they are framed.
     if let (stripped, true) = strip_aws_chunked(&client.headers)? {
         headers.remove(header::CONTENT_ENCODING);
         headers.extend(stripped.map(|encoding| (header::CONTENT_ENCODING, encoding)));
@@ -327,7 +327,7 @@ fn check_source_region(
     if upstream.signature == UpstreamSignature::S3 && names_region && elsewhere {
         return Err(S3Error::new(
             Code::NotImplemented,
-            "A copy from a bucket in another region cannot be said in S3's words to COS: set [upstream] \
+            "A copy from a bucket in another region cannot be expressed in S3's terms to COS: set [upstream] \
              signature = \"cos\", or read the object and upload it.",
         ));
     }
@@ -439,7 +439,7 @@ mod tests {
         }
     }
 
-    /// What COS is asked by a tenant whose buckets are below `ro ot/`.
+    /// What COS gets from a tenant whose buckets are below `ro ot/`.
     fn rooted(
         requested: S3Request<'_>,
         signature: UpstreamSignature,
@@ -694,7 +694,7 @@ mod tests {
 
     #[test]
     fn a_copy_names_the_real_source() {
-        // S3's words have no region: they are for the same one, or for a store that has none.
+        // S3's terms have no region: they are for the same one, or for a store that has none.
         let refused = rewrite(copy(), &[], &upstream(UpstreamSignature::S3)).unwrap_err();
         assert_eq!(refused.code(), Code::NotImplemented);
         assert!(refused.message().contains("signature = \"cos\""));
@@ -736,7 +736,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered_here_is_not_rewritten() {
+    fn what_cosgate_serves_itself_is_not_rewritten() {
         let head = s3_request(Operation::HeadBucket, "photos", "", "");
         let refused = rewrite(head, &[], &upstream(UpstreamSignature::S3)).unwrap_err();
         assert_eq!(refused.code(), Code::InternalError);

@@ -1,4 +1,4 @@
-//! The way back: headers through an allow-list, COS's errors in S3's words.
+//! The way back: headers through an allow-list, COS's errors in S3's terms.
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -20,11 +20,11 @@ pub(crate) fn response_headers(
 ) -> Result<HeaderMap, S3Error> {
     let length = headers.get_all(header::CONTENT_LENGTH).iter().count();
     if length > 1 || (length == 1 && headers.contains_key(header::TRANSFER_ENCODING)) {
-        return Err(unusable("COS framed one answer in two ways"));
+        return Err(unusable("COS framed one response in two ways"));
     }
     let rewritten = listing::rewrites(operation);
     if rewritten && headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(unusable("COS compressed an answer that must be read"));
+        return Err(unusable("COS compressed a response that must be read"));
     }
 
     let mut client = HeaderMap::with_capacity(headers.len() + OWN_HEADERS);
@@ -92,7 +92,7 @@ pub(crate) fn is_credential_refusal(status: StatusCode, error: &UpstreamError) -
     }
 }
 
-/// Whether COS refused the time that was signed: its `Date` tells the right one.
+/// Whether COS refused the time that was signed: its `Date` has the right one.
 pub(crate) fn is_clock_refusal(status: StatusCode, error: &UpstreamError) -> bool {
     status == StatusCode::FORBIDDEN && error.code == "RequestTimeTooSkewed"
 }
@@ -132,7 +132,7 @@ pub(crate) fn error_code_of(body: &[u8]) -> Option<String> {
     (!error.code.is_empty()).then(|| error_code(&error.code).to_owned())
 }
 
-/// What the client is told of a response of COS that is no success. `body` may be cut, or empty as
+/// What the client gets for a response of COS that is no success. `body` may be cut, or empty as
 /// after `HEAD`. The texts never hold the real bucket, its APPID, a host or a key of ours.
 pub(crate) fn upstream_error(
     status: StatusCode,
@@ -164,13 +164,13 @@ pub(crate) fn upstream_error(
     } else if status.is_informational() || status.as_u16() >= 600 {
         S3Error::new(
             Code::BadGateway,
-            "The store's answer cannot be used. Please try again.",
+            "The store's response cannot be used. Please try again.",
         )
         .fault(Fault::Upstream)
     } else if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
         S3Error::new(
             Code::BadGateway,
-            "The store answered with a redirect, which is not followed.",
+            "The store responded with a redirect, which is not followed.",
         )
         .fault(Fault::Upstream)
     } else if is_too_fast(status, code) {
@@ -190,7 +190,7 @@ fn for_the_log(status: StatusCode, upstream: &UpstreamError, message: Option<&st
     const LEFT_OUT: &str = "[text left out]";
     let code = Some(upstream.code.as_str()).filter(|code| !has_key_material(code));
     format!(
-        "COS answered {} {}: {} (its request {})",
+        "COS responded {} {}: {} (its request {})",
         status.as_u16(),
         code.unwrap_or(LEFT_OUT),
         message.unwrap_or(LEFT_OUT),
@@ -334,7 +334,7 @@ static SHARED: [HeaderName; 14] = [
     HeaderName::from_static("x-amz-version-id"),
 ];
 
-/// Words that tell of the real store, its hosts or its signatures.
+/// Words that reveal the real store, its hosts or its signatures.
 const HIDDEN: [&str; 9] = [
     "akid",
     "myqcloud",
@@ -361,17 +361,17 @@ const OWN_HEADERS: usize = 2;
 /// Seconds until another key may be there.
 const RETRY_AFTER_KEY: u32 = 5;
 
-/// Seconds after COS said that it is asked too often.
+/// Seconds after COS reported that it gets too many requests.
 const RETRY_AFTER_RATE: u32 = 1;
 
-/// A header of COS's that passes, under the name that the client gets, by the words that COS said it in.
+/// A header of COS's that passes, under the name that the client gets, by the words that COS reported it in.
 enum Passing {
     Cos(HeaderName),
     S3(HeaderName),
 }
 
 /// The name that a header of COS has for the client, if it passes. The request id stays COS's: ours is
-/// `x-amz-request-id`, and support asks for theirs.
+/// `x-amz-request-id`, and support requests theirs.
 fn passing_name(name: HeaderName, rewritten: bool) -> Option<Passing> {
     // Names of the program's own are cloned without an allocation.
     if let Some(plain) = PLAIN.iter().find(|plain| **plain == name) {
@@ -408,7 +408,7 @@ fn s3_name(suffix: &str) -> Option<HeaderName> {
     }
 }
 
-/// The value as the client gets it, by its name there; `None` where it cannot be told what it names.
+/// The value as the client gets it, by its name there; `None` where it is not known what it names.
 fn s3_value(name: &HeaderName, value: HeaderValue) -> Option<HeaderValue> {
     match name.as_str() {
         "x-amz-server-side-encryption" if value == "cos/kms" => {
@@ -520,7 +520,7 @@ fn default_message(code: Code) -> &'static str {
 fn unusable(detail: &str) -> S3Error {
     S3Error::new(
         Code::BadGateway,
-        "The store's answer cannot be used. Please try again.",
+        "The store's response cannot be used. Please try again.",
     )
     .fault(Fault::Upstream)
     .detail(detail)
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rewritten_answer_has_no_length_yet() {
+    fn a_rewritten_response_has_no_length_yet() {
         let upstream = headers(&[("content-length", "3"), ("content-type", "application/xml")]);
         let client = response_headers(Operation::ListObjects, upstream).unwrap();
         assert!(!client.contains_key("content-length"));
@@ -660,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_framed_twice_is_refused() {
+    fn a_response_framed_twice_is_refused() {
         let twice = headers(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
         let error = response_headers(Operation::GetObject, twice).unwrap_err();
         assert_eq!(error.code(), Code::BadGateway);
@@ -848,7 +848,7 @@ mod tests {
     }
 
     #[test]
-    fn no_body_is_read_as_more_than_it_says() {
+    fn no_body_is_read_as_more_than_it_has() {
         for body in [
             "",
             "<",

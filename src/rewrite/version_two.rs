@@ -6,7 +6,7 @@ use crate::s3::{Operation, Query};
 use crate::tenant::{Grant, ListingPage, Permit};
 
 /// Whether cosgate requests the first version of the listing in place of the second: COS's own API has no other, in a
-/// virtual bucket COS's tokens could tell the root, and a token of COS's says nothing of another prefix.
+/// virtual bucket COS's tokens could reveal the root, and a token of COS's reveals nothing of another prefix.
 pub(super) fn is_translated(
     permit: &Permit<'_, '_>,
     grant: &Grant,
@@ -29,7 +29,7 @@ pub(super) struct VersionTwo {
 }
 
 impl VersionTwo {
-    /// For a listing asked for by this query.
+    /// For a listing requested by this query.
     pub(super) fn new(query: &Query<'_>) -> Self {
         Self {
             token: query.get("continuation-token").map(str::to_owned),

@@ -60,7 +60,7 @@ impl<'a> Address<'a> {
         })
     }
 
-    /// The URL of the object `key` in the bucket that was asked under `uri` and `host`, in the style of
+    /// The URL of the object `key` in the bucket that was requested under `uri` and `host`, in the style of
     /// that request: the bucket in the path, or in the name.
     pub(crate) fn object_url(
         uri: &Uri,

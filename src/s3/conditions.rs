@@ -1,6 +1,6 @@
 //! Conditions of requests ("only if the object is …"): which of them COS keeps, by operation and header.
 //!
-//! A condition that nobody keeps must not be dropped: the client would be told that it held. So each
+//! A condition that nobody keeps must not be dropped: the client would believe that it held. So each
 //! one is sent on where COS documents it, kept here as far as that is possible, or refused with 501.
 //! `RULES` is the one table. What S3 defines is on the pages of its API reference (the operation's
 //! `If-…` headers) and in "Add preconditions to S3 operations with conditional requests"; what COS
@@ -82,7 +82,7 @@ const RULES: &[Rule] = &[
     // S3: PutObject, CopyObject, CompleteMultipartUpload take `*`, and a form, which is the PutObject of its
     // file, has it as a field. COS has x-cos-forbid-overwrite on PUT Object 436/7749 and Complete Multipart
     // Upload 436/7742; apache/opendal pull request 7526 saw its 409 for PUT Object - Copy. Of S3's name for
-    // it no page says anything.
+    // it no page documents anything.
     Rule {
         operations: CREATES,
         names: &["if-none-match"],
@@ -131,7 +131,7 @@ const RULES: &[Rule] = &[
         cos: H::Ignored,
     },
     // S3: CopyObject, UploadPartCopy. COS has them as x-cos-copy-source-if-* on PUT Object - Copy
-    // 436/10881 and Upload Part - Copy 436/8287; of S3's names no page says anything.
+    // 436/10881 and Upload Part - Copy 436/8287; of S3's names no page documents anything.
     Rule {
         operations: &[O::CopyObject, O::UploadPartCopy],
         names: &[
@@ -171,7 +171,7 @@ const RULES: &[Rule] = &[
         s3: H::Refused("Remove it, and compare the upload with ListMultipartUploads first."),
         cos: H::Refused("Remove it, and compare the upload with ListMultipartUploads first."),
     },
-    // S3 has no conditions on the other reads, and answers them whole.
+    // S3 has no conditions on the other reads, and serves them whole.
     Rule {
         operations: &[
             O::GetBucketAcl,
@@ -214,7 +214,7 @@ pub fn is_condition(name: &str) -> bool {
         || name.starts_with(IF_MATCH_ALSO)
 }
 
-/// Whether a write happens only if its own object is, or is not, what the client says: done once, it
+/// Whether a write happens only if its own object is, or is not, what the client declares: done once, it
 /// would refuse to be done again.
 pub(crate) fn depends_on_target(headers: &HeaderMap) -> bool {
     let mut names = headers.keys().map(HeaderName::as_str);

@@ -21,7 +21,7 @@ pub(crate) const METADATA_PREFIX: &str = "x-amz-meta-";
 /// What becomes of one header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Ends here: the client gets what it asked for without it.
+    /// Ends here: the client gets what it requested without it.
     Drop,
     /// Ends here: another step reads it.
     Read,
@@ -182,7 +182,7 @@ fn is_of_response(name: &str) -> bool {
     OF_RESPONSE.contains(&name)
 }
 
-/// COS's own words for what only cosgate says to COS. One that ends in `*` stands for all that begin so.
+/// COS's own terms for what only cosgate sends to COS. One that ends in `*` stands for all that begin so.
 const NEVER_TAKEN: &[&str] = &[
     "x-ci-security-token",
     "x-cos-copy-source*",
@@ -239,7 +239,7 @@ fn is_ordinary(operation: Operation, name: &str) -> bool {
 /// Whether the whole object is the response to a range, which it always may be (RFC 9110 section 14.2).
 ///
 /// S3 serves one range (`GetObject`), and ignores several, another unit and what is malformed; of
-/// COS no page says what becomes of these. The range of another version than the client has part of
+/// COS no page documents what becomes of these. The range of another version than the client has part of
 /// (`If-Range`) would join two objects into one, and COS does not document that condition.
 fn ignores_range(headers: &HeaderMap) -> bool {
     let mut ranges = headers.get_all(RANGE).iter();
@@ -314,7 +314,7 @@ fn metadata(operation: Operation, own: &str) -> Result<Disposition, S3Error> {
     }
 }
 
-/// What the table says of an `x-amz-` header.
+/// What the table has of an `x-amz-` header.
 #[derive(Clone, Copy)]
 enum Treatment {
     Is(Disposition),
@@ -356,7 +356,7 @@ const COPIES: &[Operation] = &[O::CopyObject, O::UploadPartCopy];
 
 /// Every `x-amz-` header that has a meaning here, but `x-amz-meta-` ([`metadata`]) and the conditions
 /// (`conditions::RULES`). What is not here is [`Disposition::Unknown`]. A row drops a header only where
-/// the client gets what it asked for all the same; B1 holds for these too ([`must_be_signed`]).
+/// the client gets what it requested all the same; B1 holds for these too ([`must_be_signed`]).
 const AMZ: &[HeaderRow] = &[
     // "Common request headers" and "Signature calculations" of the S3 API reference.
     HeaderRow {
@@ -402,7 +402,7 @@ const AMZ: &[HeaderRow] = &[
         values: &[],
         treatment: DROP,
     },
-    // S3 ListObjects, ListObjectsV2, ListObjectVersions: asks for RestoreStatus, which is an optional
+    // S3 ListObjects, ListObjectsV2, ListObjectVersions: requests RestoreStatus, which is an optional
     // element of the response.
     HeaderRow {
         operations: &[O::ListObjects, O::ListObjectsV2, O::ListObjectVersions],
@@ -467,7 +467,7 @@ const AMZ: &[HeaderRow] = &[
         values: &[],
         treatment: T::Grantees(Disposition::Forward),
     },
-    // What COS does anyway (436/7749); tools send it unasked.
+    // What COS does anyway (436/7749); tools send it without need.
     HeaderRow {
         operations: ANY,
         names: &["acl"],
@@ -575,7 +575,7 @@ const AMZ: &[HeaderRow] = &[
     },
 ];
 
-/// What the table says of `x-amz-{rest}` on `operation`; `None` where it is unknown.
+/// What the table has of `x-amz-{rest}` on `operation`; `None` where it is unknown.
 fn treatment(operation: Operation, rest: &str, value: &[u8]) -> Option<Treatment> {
     let is_named = |name: &&str| match name.strip_suffix('-') {
         Some(_) => rest.starts_with(*name),
@@ -823,7 +823,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_s3_ignores_ask_for_the_whole_object() {
+    fn ranges_that_s3_ignores_request_the_whole_object() {
         let range = |value| pass(Operation::GetObject, &[("range", value)]);
         for value in ["bytes=0-0", "bytes=5-", "bytes=-5", "bytes=7-9"] {
             assert_eq!(range(value).unwrap(), ["range"], "{value}");

@@ -33,7 +33,7 @@ pub(super) fn as_headers(head: &Parts) -> Result<Option<Parts>, S3Error> {
     if hoisted.is_empty() {
         return Ok(None);
     }
-    let mut said = head.clone();
+    let mut plain = head.clone();
     for (name, value) in hoisted {
         let wrong = || {
             let name = super::query::shown(name);
@@ -46,24 +46,24 @@ pub(super) fn as_headers(head: &Parts) -> Result<Option<Parts>, S3Error> {
         };
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
         let value = HeaderValue::from_str(value).map_err(|_| wrong())?;
-        match said.headers.get(&header) {
+        match plain.headers.get(&header) {
             Some(same) if *same == value => {}
             Some(_) => return Err(wrong()),
-            None => _ = said.headers.insert(header, value),
+            None => _ = plain.headers.insert(header, value),
         }
     }
-    Ok(Some(said))
+    Ok(Some(plain))
 }
 
-/// The request in S3's words, if it is not in them already: one of COS's own API is translated, and the
+/// The request in S3's terms, if it is not in them already: one of COS's own API is translated, and the
 /// headers of a presigned query become headers.
 pub fn in_s3_words<'h>(head: &'h Parts, domains: &[String]) -> Result<Cow<'h, Parts>, S3Error> {
     let native = super::native::to_s3(head, domains)?;
-    let said = match native {
+    let plain = match native {
         Some(native) => Some(native),
         None => as_headers(head)?,
     };
-    Ok(said.map_or(Cow::Borrowed(head), Cow::Owned))
+    Ok(plain.map_or(Cow::Borrowed(head), Cow::Owned))
 }
 
 #[cfg(test)]
@@ -84,10 +84,10 @@ mod tests {
     fn headers_of_a_presigned_query_become_headers() {
         let query =
             format!("{SIGNED}&x-amz-meta-a=1%202&X-Amz-Acl=private&x-amz-checksum-crc32=AAAA");
-        let said = as_headers(&head(&query, None)).unwrap().unwrap();
-        assert_eq!(said.headers["x-amz-meta-a"], "1 2");
-        assert_eq!(said.headers["x-amz-acl"], "private");
-        assert_eq!(said.headers.len(), 2);
+        let plain = as_headers(&head(&query, None)).unwrap().unwrap();
+        assert_eq!(plain.headers["x-amz-meta-a"], "1 2");
+        assert_eq!(plain.headers["x-amz-acl"], "private");
+        assert_eq!(plain.headers.len(), 2);
     }
 
     #[test]

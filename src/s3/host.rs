@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use http::HeaderMap;
 use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderValue, Request};
 
 /// What a `Host` names, its port left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +34,20 @@ impl HostName {
 /// Whether a request may have come from a page in somebody's browser: a page can point a name of its own
 /// at this machine (DNS rebinding), and the browser then sends that name as `Host`. An address is not
 /// looked up, and who sends no `Host` is no browser. `names` are lower case, besides those of localhost.
-pub(crate) fn is_misdirected(headers: &HeaderMap, names: &[String]) -> bool {
-    let mut hosts = headers.get_all(HOST).iter();
+///
+/// A target with a host of its own has that in place of `Host` (RFC 9112 section 3.2.2).
+pub(crate) fn is_misdirected<B>(request: &Request<B>, names: &[String]) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (None, _) => return false,
-        (Some(host), None) => host.to_str(),
         (Some(_), Some(_)) => return true,
+        (host, _) => host.map(HeaderValue::to_str),
     };
-    let Ok(host) = host else { return true };
+    let target = request.uri().authority();
+    let host = match (target.map(Authority::as_str), host) {
+        (Some(host), _) | (None, Some(Ok(host))) => host,
+        (None, Some(Err(_))) => return true,
+        (None, None) => return false,
+    };
     match HostName::parse(host) {
         HostName::Address(_) => false,
         HostName::Name(name) => !is_localhost(&name) && !names.contains(&name),
@@ -66,6 +73,39 @@ fn without_port(host: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_of_an_absolute_target_decides() {
+        for (target, host, is_misdirected) in [
+            ("/x", Some("localhost"), false),
+            ("/x", Some("evil.example"), true),
+            ("/x", None, false),
+            ("http://evil.example/x", Some("localhost"), true),
+            ("https://evil.example:9001", Some("127.0.0.1"), true),
+            ("http://evil.example/x", None, true),
+            ("http://evil.example@localhost/x", Some("localhost"), true),
+            ("http://localhost@evil.example/x", Some("localhost"), true),
+            ("http://localhost:9001/x", Some("evil.example"), false),
+            ("http://127.0.0.1/x", Some("localhost"), false),
+            ("evil.example:443", Some("localhost"), true),
+        ] {
+            let mut request = Request::builder().uri(target);
+            if let Some(host) = host {
+                request = request.header(HOST, host);
+            }
+            let request = request.body(()).unwrap();
+            assert_eq!(
+                super::is_misdirected(&request, &[]),
+                is_misdirected,
+                "{target} {host:?}"
+            );
+        }
+        let twice = Request::builder()
+            .uri("http://localhost/x")
+            .header(HOST, "localhost")
+            .header(HOST, "localhost");
+        assert!(is_misdirected(&twice.body(()).unwrap(), &[]));
+    }
 
     #[test]
     fn hosts_are_addresses_or_names() {

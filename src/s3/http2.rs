@@ -1,5 +1,5 @@
 //! A request head of HTTP/2, in the form in which HTTP/1.1 says the same: all that follows reads one
-//! form, and the Host that is signed is the Host that is asked.
+//! form, and the Host that is signed is the Host that gets the request.
 //!
 //! What follows a `#` in `:path` the `http` crate has dropped before anybody here can see it. No URI has it
 //! there (RFC 9113 section 8.3.1). `frames.rs` has seen it before, and [`AlteredTarget`] says so.
@@ -70,7 +70,7 @@ fn target(path: PathAndQuery) -> Result<Uri, S3Error> {
 }
 
 /// Counts as HTTP/1.1 writes a head: a client may change the version, and meets the same limits. The
-/// h2 crate has looked at larger ones already, and answers them without a document.
+/// h2 crate has looked at larger ones already, and responds to them without a document.
 fn check_size(head: &Parts, limits: &ServerLimits) -> Result<(), S3Error> {
     let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + ": \r\n".len()

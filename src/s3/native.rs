@@ -1,5 +1,5 @@
-//! Clients of COS's own API (`q-sign-algorithm=sha1`): what they ask in S3's words, and what they are
-//! told in COS's (its pages 436/7728, 436/7729, 436/7749, 436/10881).
+//! Clients of COS's own API (`q-sign-algorithm=sha1`): what they request in S3's terms, and what they are
+//! in COS's terms (its pages 436/7728, 436/7729, 436/7749, 436/10881).
 //!
 //! Only what has a counterpart is renamed. All else keeps its `x-cos-` name, which no operation knows:
 //! it is refused unless a grant lists it.
@@ -37,12 +37,12 @@ pub(crate) fn is_native(head: &Parts) -> bool {
     head.headers.get_all(AUTHORIZATION).iter().any(by_header) || is_presigned(head)
 }
 
-/// Whether `head`, in S3's words, is that of a client of COS's own API.
+/// Whether `head`, in S3's terms, is that of a client of COS's own API.
 pub(crate) fn speaks_native(head: &Parts) -> bool {
     head.extensions.get::<Native>().is_some()
 }
 
-/// Whose words the client of `head`, in S3's words, reads and writes in documents.
+/// Whose words the client of `head`, in S3's terms, reads and writes in documents.
 pub(crate) fn vocabulary(head: &Parts) -> Vocabulary {
     if speaks_native(head) {
         Vocabulary::Cos
@@ -71,18 +71,18 @@ pub(crate) fn is_of_sdk(name: &str) -> bool {
     ["x-cos-sdk-log-debug", "x-cos-sdk-retry"].contains(&name)
 }
 
-/// The same request in S3's words, to be parsed and rewritten for COS; `None` if it is S3's already.
+/// The same request in S3's terms, to be parsed and rewritten for COS; `None` if it is S3's already.
 /// `domains` are the suffixes of virtual-hosted names: a copy's source names a host.
 pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error> {
     if !is_native(head) {
         return Ok(None);
     }
-    let (mut said, ()) = http::Request::new(()).into_parts();
-    said.method = head.method.clone();
-    said.version = head.version;
-    said.uri = without_signature(head)?;
-    said.extensions.insert(Native);
-    said.headers.reserve(head.headers.len());
+    let (mut translated, ()) = http::Request::new(()).into_parts();
+    translated.method = head.method.clone();
+    translated.version = head.version;
+    translated.uri = without_signature(head)?;
+    translated.extensions.insert(Native);
+    translated.headers.reserve(head.headers.len());
     // At the creation of an upload S3 has no word for it.
     let writes = matches!(head.method, Method::POST | Method::PUT) && !creates_upload(head);
     for (name, value) in &head.headers {
@@ -96,36 +96,36 @@ pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error>
             )));
         }
         match text.strip_prefix("x-cos-") {
-            None => _ = said.headers.append(name.clone(), value.clone()),
+            None => _ = translated.headers.append(name.clone(), value.clone()),
             Some("copy-source") => {
                 let source = copy_source(value, domains)?;
-                said.headers.append(COPY_SOURCE, source);
+                translated.headers.append(COPY_SOURCE, source);
             }
             Some("forbid-overwrite") if writes => match value.as_bytes() {
                 b"false" => {}
                 b"true" => {
                     let anything = HeaderValue::from_static("*");
-                    said.headers.append(IF_NONE_MATCH, anything);
+                    translated.headers.append(IF_NONE_MATCH, anything);
                 }
                 _ => return Err(invalid(format!("{text} must be true or false."))),
             },
             Some("security-token") => {
                 let token = HeaderName::from_static("x-amz-security-token");
-                said.headers.append(token, value.clone());
+                translated.headers.append(token, value.clone());
             }
             Some(_) if is_of_sdk(text) => {}
-            // Said to an object that is there, it is another right than `private`.
+            // Set on an object that is there, it is another right than `private`.
             Some("acl") if sets_acl(head) => {
                 let acl = HeaderName::from_static("x-amz-acl");
-                said.headers.append(acl, value.clone());
+                translated.headers.append(acl, value.clone());
             }
             Some(own) => {
                 let (name, value) = s3_header(own, name, value);
-                said.headers.append(name, value);
+                translated.headers.append(name, value);
             }
         }
     }
-    Ok(Some(said))
+    Ok(Some(translated))
 }
 
 /// Puts the headers of a response into COS's words.
@@ -143,7 +143,7 @@ pub(crate) fn from_s3(headers: &mut HeaderMap) {
         let own = match own {
             "id-2" => "trace-id",
             "server-side-encryption-aws-kms-key-id" => "server-side-encryption-cos-kms-key-id",
-            // Sums that COS has not: they answer headers that nobody sends beside q-sign.
+            // Sums that COS has not: they belong to headers that nobody sends beside q-sign.
             _ if own.starts_with("checksum-") => continue,
             own => own,
         };
@@ -322,10 +322,10 @@ mod tests {
         ["s3.localhost".to_owned()]
     }
 
-    fn said(name: &str, value: &str) -> Result<Vec<(String, String)>, Code> {
+    fn translated(name: &str, value: &str) -> Result<Vec<(String, String)>, Code> {
         let head = head("PUT", "/k", &[SIGNED, (name, value)]);
-        let said = to_s3(&head, &domains()).map_err(|error| error.code())?;
-        let headers = said.unwrap().headers;
+        let translated = to_s3(&head, &domains()).map_err(|error| error.code())?;
+        let headers = translated.unwrap().headers;
         let own = headers.iter().filter(|(name, _)| *name != "host");
         let text = |(name, value): (&HeaderName, &HeaderValue)| {
             (name.to_string(), value.to_str().unwrap().to_owned())
@@ -389,11 +389,14 @@ mod tests {
             ("x-cos-traffic-limit", "1", "x-cos-traffic-limit", "1"),
         ] {
             let expected = vec![(s3_name.to_owned(), s3_value.to_owned())];
-            assert_eq!(said(name, value), Ok(expected), "{name}: {value}");
+            assert_eq!(translated(name, value), Ok(expected), "{name}: {value}");
         }
-        assert_eq!(said("x-cos-sdk-log-debug", "off"), Ok(Vec::new()));
-        assert_eq!(said("x-cos-sdk-retry", "true"), Ok(Vec::new()));
-        assert_eq!(said("x-cos-forbid-overwrite", "false"), Ok(Vec::new()));
+        assert_eq!(translated("x-cos-sdk-log-debug", "off"), Ok(Vec::new()));
+        assert_eq!(translated("x-cos-sdk-retry", "true"), Ok(Vec::new()));
+        assert_eq!(
+            translated("x-cos-forbid-overwrite", "false"),
+            Ok(Vec::new())
+        );
     }
 
     #[test]
@@ -412,7 +415,7 @@ mod tests {
             ("x-cos-copy-source", "s3.localhost/k"),
         ] {
             assert_eq!(
-                said(name, value),
+                translated(name, value),
                 Err(Code::InvalidArgument),
                 "{name}: {value}"
             );
@@ -431,19 +434,19 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_in_the_query_is_no_part_of_what_is_asked() {
+    fn a_signature_in_the_query_is_no_part_of_what_is_requested() {
         let target = "/a%20b?q-ak=a&versionId=v&q-signature=s&response-expires=e";
         let head = head("GET", target, &[]);
-        let said = to_s3(&head, &domains()).unwrap().unwrap();
-        assert_eq!(said.uri, "/a%20b?versionId=v&response-expires=e");
-        let requested = S3Request::parse(&said, &domains()).unwrap();
+        let translated = to_s3(&head, &domains()).unwrap().unwrap();
+        assert_eq!(translated.uri, "/a%20b?versionId=v&response-expires=e");
+        let requested = S3Request::parse(&translated, &domains()).unwrap();
         assert_eq!(requested.operation, Operation::GetObject);
         let plain = self::head("GET", "/a?versionId=v", &[]);
         assert!(to_s3(&plain, &domains()).unwrap().is_none());
     }
 
     #[test]
-    fn answers_get_coss_names() {
+    fn responses_get_coss_names() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("content-type", "text/css"),
@@ -457,13 +460,13 @@ mod tests {
             headers.insert(name, HeaderValue::from_static(value));
         }
         from_s3(&mut headers);
-        let mut said: Vec<_> = headers
+        let mut translated: Vec<_> = headers
             .iter()
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
             .collect();
-        said.sort();
+        translated.sort();
         assert_eq!(
-            said,
+            translated,
             [
                 "content-type: text/css",
                 "x-cos-meta-a: b",

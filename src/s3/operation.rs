@@ -33,7 +33,7 @@ pub enum Target {
     Key,
     /// The key, in a bucket that is not virtual.
     RealKey,
-    /// The key, whatever the actions: cosgate answers by itself, from the grant.
+    /// The key, whatever the actions: cosgate serves by itself, from the grant.
     OwnKey,
     /// Each key that the body names.
     KeysInBody,
@@ -76,7 +76,7 @@ impl XmlRequest {
     }
 }
 
-/// What is configured of a bucket, or asked for an object, in a document that S3 and COS have in nearly
+/// What is configured of a bucket, or requested of an object, in a document that S3 and COS have in nearly
 /// the same words.
 #[allow(missing_docs, reason = "the names are those of the operations")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub enum Performer {
     CosIfGranted(Local),
     /// COS, as the `PutObject` that a form stands for.
     AsPutObject,
-    /// cosgate itself: a key that is scoped to prefixes cannot ask COS for it.
+    /// cosgate itself: a key that is scoped to prefixes cannot request it of COS.
     Cosgate(Local),
 }
 
@@ -143,7 +143,7 @@ pub enum SuccessKind {
     Configuration(Configuration),
     /// A document with this root.
     Document(&'static str),
-    /// COS is not asked.
+    /// COS gets no request.
     Cosgate,
 }
 
@@ -200,13 +200,13 @@ struct OperationRow {
     target: Target,
     /// The parameters that COS is sent, in this order: the sub-resource first.
     parameters: &'static [&'static str],
-    /// The parameters that cosgate answers by itself.
+    /// The parameters that cosgate serves by itself.
     own_parameters: &'static [&'static str],
     /// What the client sends.
     body: BodyKind,
     /// Who performs it.
     performer: Performer,
-    /// What COS answers with a success.
+    /// What COS responds with on a success.
     response: SuccessKind,
     /// Whether COS and S3 document that it may fail after its `200`.
     may_fail_after_success: bool,
@@ -245,11 +245,11 @@ const OBJECT_PARAMETERS: &[&str] = &[
 /// COS reads no object by part number: each is one part.
 const BY_PART: &[&str] = &["partNumber"];
 
-/// A question about a bucket. Tools ask these first, and most buckets have no such configuration.
+/// A question about a bucket. Tools send these first, and most buckets have no such configuration.
 const fn of_bucket(
     selectors: &'static [&'static str],
     action: &'static str,
-    answer: Local,
+    local: Local,
 ) -> OperationRow {
     OperationRow {
         scope: Resource::Bucket,
@@ -257,7 +257,7 @@ const fn of_bucket(
         selectors,
         action,
         target: Target::Bucket,
-        performer: Performer::Cosgate(answer),
+        performer: Performer::Cosgate(local),
         ..ROW
     }
 }
@@ -266,44 +266,44 @@ const fn of_bucket(
 const fn of_object(
     selectors: &'static [&'static str],
     action: &'static str,
-    answer: Local,
+    local: Local,
 ) -> OperationRow {
     OperationRow {
         scope: Resource::Object,
         own_parameters: &["versionId"],
         target: Target::OwnKey,
-        ..of_bucket(selectors, action, answer)
+        ..of_bucket(selectors, action, local)
     }
 }
 
-/// A question about a bucket that COS answers where the grant has its action.
+/// A question about a bucket that COS gets where the grant has its action.
 const fn configured(
     selectors: &'static [&'static str],
     action: &'static str,
-    answer: Local,
+    local: Local,
     kind: Configuration,
 ) -> OperationRow {
     OperationRow {
         parameters: selectors,
-        performer: Performer::CosIfGranted(answer),
+        performer: Performer::CosIfGranted(local),
         response: SuccessKind::Configuration(kind),
-        ..of_bucket(selectors, action, answer)
+        ..of_bucket(selectors, action, local)
     }
 }
 
 /// The same about an object. COS is sent `parameters`.
-const fn asked_of_object(
+const fn of_object_if_granted(
     selectors: &'static [&'static str],
     parameters: &'static [&'static str],
     action: &'static str,
-    answer: Local,
+    local: Local,
     kind: Configuration,
 ) -> OperationRow {
     OperationRow {
         parameters,
-        performer: Performer::CosIfGranted(answer),
+        performer: Performer::CosIfGranted(local),
         response: SuccessKind::Configuration(kind),
-        ..of_object(selectors, action, answer)
+        ..of_object(selectors, action, local)
     }
 }
 
@@ -345,7 +345,7 @@ operations! {
         response: SuccessKind::Empty,
         ..ROW
     },
-    // COS 436/7742. The second of two completions answers `NoSuchUpload`.
+    // COS 436/7742. The second of two completions returns `NoSuchUpload`.
     CompleteMultipartUpload: OperationRow {
         scope: Resource::Object,
         method: "POST",
@@ -480,7 +480,7 @@ operations! {
         ..ROW
     },
     // COS 436/7744.
-    GetObjectAcl: asked_of_object(&["acl"], &["acl", "versionId"], "name/cos:GetObjectACL", Local::OwnersAcl, Configuration::Acl),
+    GetObjectAcl: of_object_if_granted(&["acl"], &["acl", "versionId"], "name/cos:GetObjectACL", Local::OwnersAcl, Configuration::Acl),
     // COS has no such operation: the response is made of a HEAD (436/7745).
     GetObjectAttributes: OperationRow {
         scope: Resource::Object,
@@ -496,7 +496,7 @@ operations! {
     // COS 436/40134.
     GetObjectLockConfiguration: configured(&["object-lock"], "name/cos:GetBucketObjectLockConfiguration", Local::Absent(Code::ObjectLockConfigurationNotFoundError), Configuration::ObjectLock),
     // COS 436/58039.
-    GetObjectRetention: asked_of_object(&["retention"], &["retention", "versionId"], "name/cos:GetObjectRetention", Local::Absent(Code::NoSuchObjectLockConfiguration), Configuration::Retention),
+    GetObjectRetention: of_object_if_granted(&["retention"], &["retention", "versionId"], "name/cos:GetObjectRetention", Local::Absent(Code::NoSuchObjectLockConfiguration), Configuration::Retention),
     // COS 436/42998.
     GetObjectTagging: OperationRow {
         scope: Resource::Object,
@@ -651,7 +651,7 @@ operations! {
         response: SuccessKind::Empty,
         ..ROW
     },
-    // COS 436/12633. The second of two may answer `RestoreAlreadyInProgress`.
+    // COS 436/12633. The second of two may return `RestoreAlreadyInProgress`.
     RestoreObject: OperationRow {
         scope: Resource::Object,
         method: "POST",
@@ -689,7 +689,7 @@ operations! {
 /// Why a name that is no parameter of the operation is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reserved {
-    /// It is COS's alone: nobody who speaks S3 asks for it by mistake. 403.
+    /// It is COS's alone: nobody who speaks S3 requests it by mistake. 403.
     OfCos,
     /// S3 and COS have it, and cosgate does not serve it. Tools probe some of these (s3cmd reads `?acl`
     /// before a copy), and go on only after a 501.
@@ -753,7 +753,7 @@ const RESERVED: &[(Reserved, &[&str])] = &[
     (Reserved::Misplaced, &["max-directory-buckets"]),
     // COS's signature in one parameter (its SDK for Go, `SignMerged`): a proof that nobody would look at.
     (Reserved::Misplaced, &["sign"]),
-    // CI (data processing on download, persistent processing 436/55365): the client asks for another
+    // CI (data processing on download, persistent processing 436/55365): the client requests another
     // content than the object's. The names go on with `/` or `|`.
     (
         Reserved::Misplaced,
@@ -874,7 +874,7 @@ impl Operation {
         self.row().parameters
     }
 
-    /// The query parameters that cosgate answers by itself: COS is not sent them.
+    /// The query parameters that cosgate serves by itself: COS is not sent them.
     pub fn own_parameters(self) -> &'static [&'static str] {
         self.row().own_parameters
     }
@@ -910,7 +910,7 @@ impl Operation {
         self.row().response
     }
 
-    /// The error that S3 has where nothing is configured of what it asks COS for.
+    /// The error that S3 has where nothing is configured of what it requests of COS.
     pub(crate) fn absent(self) -> Option<Code> {
         match self.performer() {
             Performer::CosIfGranted(Local::Absent(code)) => Some(code),
@@ -989,7 +989,7 @@ fn check_served(query: &Query<'_>) -> Result<(), S3Error> {
     Ok(())
 }
 
-/// What the table says of `name`, written as the table has it.
+/// What the table has of `name`, written as the table has it.
 fn reserved(name: &str) -> Option<Reserved> {
     let mut rows = RESERVED.iter();
     let row = rows.find(|(_, names)| names.contains(&name));
@@ -1022,7 +1022,7 @@ fn check_ignored(
         names.any(|known| is_named(&known)) || families.any(|front| plain.starts_with(front))
     };
     let reads = matches!(*method, Method::GET | Method::HEAD);
-    let says_nothing = value.is_none_or(str::is_empty);
+    let has_no_meaning = value.is_none_or(str::is_empty);
     if of_others() || is_reserved() {
         return Err(S3Error::new(
             Code::InvalidArgument,
@@ -1033,7 +1033,7 @@ fn check_ignored(
             ),
         ));
     }
-    if !reads && says_nothing {
+    if !reads && has_no_meaning {
         return Err(S3Error::new(
             Code::InvalidArgument,
             format!(
@@ -1098,7 +1098,7 @@ fn select(
     })
 }
 
-/// Whether a read of the sub-resource `name` is answered here: what else S3 does with it is not offered.
+/// Whether a read of the sub-resource `name` is served here: what else S3 does with it is not offered.
 fn is_question(name: &str) -> bool {
     Operation::ALL.iter().any(|operation| {
         let row = operation.row();

@@ -10,7 +10,7 @@ use crate::error::{Code, S3Error};
 /// The most parameters that a query may have.
 pub const MAX_PARAMETERS: usize = 100;
 
-/// The most entries that one listing may ask for; more is cut to this, as S3 and COS do.
+/// The most entries that one listing may request; more is cut to this, as S3 and COS do.
 pub(crate) const MAX_LISTED: u32 = 1000;
 
 /// The highest part number (S3's and COS's limit).
@@ -142,7 +142,7 @@ impl<'a> Query<'a> {
         Ok(())
     }
 
-    /// What COS is asked: `operation`'s own parameters and nothing else, the sub-resource first (COS
+    /// What COS gets: `operation`'s own parameters and nothing else, the sub-resource first (COS
     /// routes on the first one), in a fixed order whatever the client's was.
     pub(super) fn upstream(&self, operation: Operation) -> Vec<(&'static str, &str)> {
         let parameters = operation.parameters().iter();
@@ -157,7 +157,7 @@ pub(super) fn has_control(text: &str) -> bool {
     text.bytes().any(|byte| byte.is_ascii_control())
 }
 
-/// Whether an empty value says nothing: SDKs write parameters that are not set so. Not those that choose
+/// Whether an empty value has no meaning: SDKs write parameters that are not set so. Not those that choose
 /// the operation, without which a part would become an object.
 fn is_optional(name: &str) -> bool {
     name.starts_with("response-")
@@ -194,7 +194,7 @@ pub(super) fn plain_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(front.to_owned())
 }
 
-/// What SDKs add for themselves: it changes nothing that is asked. The checksums are headers that some
+/// What SDKs add for themselves: it changes nothing that is requested. The checksums are headers that some
 /// SDKs move into presigned URLs; COS has none of those sums. One that ends in `*` stands for all that
 /// begin so.
 pub(super) const DROPPED: &[&str] = &[
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cos_is_asked_is_in_a_fixed_order_with_the_sub_resource_first() {
+    fn the_query_for_cos_is_in_a_fixed_order_with_the_sub_resource_first() {
         let query = Query::parse("x-id=L&max-keys=5000&X-Amz-Date=d&prefix=a&list-type=2").unwrap();
         assert_eq!(
             query.upstream(Operation::ListObjectsV2),

@@ -22,7 +22,7 @@ pub const DECODED_LENGTH: HeaderName = HeaderName::from_static("x-amz-decoded-co
 /// `x-amz-copy-source`
 pub(crate) const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 
-/// What is asked: the only thing that later steps know of the client's request line.
+/// What is requested: the only thing that later steps know of the client's request line.
 #[derive(Clone, Debug)]
 pub struct S3Request<'a> {
     /// What to do.
@@ -89,7 +89,7 @@ impl<'a> S3Request<'a> {
         })
     }
 
-    /// Reads what `head` asks, and refuses whatever is not served. `domains` are the suffixes of
+    /// Reads what `head` requests, and refuses whatever is not served. `domains` are the suffixes of
     /// virtual-hosted names, without a port.
     pub fn parse(head: &'a Parts, domains: &[String]) -> Result<Self, S3Error> {
         check_framing(head)?;
@@ -185,7 +185,7 @@ pub(crate) fn check_framing(head: &Parts) -> Result<(), S3Error> {
     Ok(())
 }
 
-/// The length of the body in bytes, where `Content-Length` says it: digits alone.
+/// The length of the body in bytes, where `Content-Length` declares it: digits alone.
 pub fn content_length(head: &Parts) -> Option<u64> {
     let digits = head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! What AWS SDKs ask an STS for (API version 2011-06-15): the few actions that give session keys.
+//! What AWS SDKs request of an STS (API version 2011-06-15): the few actions that give session keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const USUAL: Duration = Duration::from_hours(1);
 const SESSION_NAME: &str = "session";
 /// STS's limit of an ARN.
 const ARN_BYTES: usize = 2048;
-/// Parameters that would make the keys narrower, or ask for proof that nobody checks: to pass over
+/// Parameters that would make the keys narrower, or request proof that nobody checks: to pass over
 /// one would give more than was requested.
 const NOT_OFFERED: [&str; 8] = [
     "ExternalId",
@@ -37,7 +37,7 @@ const NOT_OFFERED: [&str; 8] = [
 /// A call of an STS.
 #[derive(Debug)]
 pub(crate) struct StsRequest {
-    /// What is asked.
+    /// What is requested.
     pub action: StsAction,
     /// How long the keys shall live.
     pub duration: Duration,
@@ -45,7 +45,7 @@ pub(crate) struct StsRequest {
     pub policy: Option<Arc<SessionPolicy>>,
 }
 
-/// What an [`StsRequest`] asks for.
+/// What an [`StsRequest`] requests.
 #[derive(Debug)]
 pub(crate) enum StsAction {
     /// Keys for the caller, who has signed.

@@ -11,18 +11,18 @@ use crate::error::{Code, S3Error};
 pub(crate) const VEND_PATH: &str = "/.cosgate/credentials";
 /// Bytes of a request's body at most.
 pub(crate) const VEND_BYTES: usize = 16 * 1024;
-/// Said of a body that makes a policy which is too long for STS.
+/// The error for a body that makes a policy which is too long for STS.
 pub(crate) const LONG_POLICY: &str = "The body is refused: the policy of the key would be too long for the key service. Name one bucket, fewer or shorter prefixes (allowPrefixes), or fewer actions (allowActions).";
 /// Prefixes, and actions, of one request.
 const MOST: usize = 32;
 
-/// Whether `head` asks for temporary keys, and not for an object of this name in a bucket of `domains`.
+/// Whether `head` requests temporary keys, and not an object of this name in a bucket of `domains`.
 pub(crate) fn is_vend(head: &Parts, domains: &[String]) -> bool {
     head.uri.path() == VEND_PATH
         && host(head).is_ok_and(|host| Address::parse(&head.uri, host, domains).is_err())
 }
 
-/// What the body of a `POST` asks for: what is not there is not narrowed.
+/// What the body of a `POST` requests: what is not there is not narrowed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct VendRequest {
@@ -50,7 +50,7 @@ pub enum OneOrMore {
 }
 
 impl VendRequest {
-    /// Reads a body; an empty one asks for all that the caller may do.
+    /// Reads a body; an empty one requests all that the caller may do.
     pub fn parse(body: &[u8]) -> Result<Self, S3Error> {
         if body.is_empty() {
             return Ok(Self::default());
@@ -76,7 +76,7 @@ impl VendRequest {
         Ok(requested)
     }
 
-    /// Whether it asks for less than everything.
+    /// Whether it requests less than everything.
     pub fn narrows(&self) -> bool {
         self.bucket.is_some()
             || self.key.is_some()

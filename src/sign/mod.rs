@@ -30,7 +30,7 @@ pub struct Signable<'a> {
 
 /// Orders two decoded names or values as their percent-encoded forms are ordered.
 ///
-/// Each byte's encoding is told apart by its first character, and `%` sorts below every unreserved
+/// Each byte's encoding is distinguished by its first character, and `%` sorts below every unreserved
 /// character, so comparing `(unreserved, byte)` gives the same order without encoding anything.
 fn compare_encoded(a: &str, b: &str) -> Ordering {
     let rank = |byte| (is_unreserved(byte), byte);

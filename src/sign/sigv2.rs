@@ -88,7 +88,7 @@ pub struct SigV2Request<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// What a client says of its presigned URL, read strictly but not yet believed.
+/// What a client declares of its presigned URL, read strictly but not yet believed.
 #[derive(Clone, Copy, Debug)]
 pub struct SigV2Claim<'a> {
     /// The access key id.
@@ -287,7 +287,7 @@ fn unix(text: &str) -> Option<i64> {
     one_spelling.then(|| text.parse().ok()).flatten()
 }
 
-/// Refuses what the string to sign could not tell apart, or leaves out though it means something.
+/// Refuses what the string to sign could not distinguish, or leaves out though it means something.
 fn covers(query: &[(Cow<'_, str>, Cow<'_, str>)], headers: &HeaderMap) -> Result<(), S3Error> {
     let unsigned = headers
         .keys()

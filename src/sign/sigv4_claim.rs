@@ -1,4 +1,4 @@
-//! What a client says of its SigV4 signature, in its `Authorization` header or presigned URL.
+//! What a client declares of its SigV4 signature, in its `Authorization` header or presigned URL.
 //!
 //! Everything that has two spellings is refused, so that one request has one canonical form.
 
@@ -21,7 +21,7 @@ use crate::timestamp::Timestamp;
 
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 
-/// What a client says of its signature, read strictly but not yet believed.
+/// What a client declares of its signature, read strictly but not yet believed.
 #[derive(Clone, Debug)]
 pub struct SigV4Claim<'a> {
     /// The access key id.

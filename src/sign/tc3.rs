@@ -114,7 +114,7 @@ pub fn authorization(call: &ApiCall<'_>, secret_id: &str, key: &ApiSigningKey) -
     out
 }
 
-/// What a caller says of its signature, read but not yet believed.
+/// What a caller declares of its signature, read but not yet believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiClaim<'a> {
     /// Whose secret to verify with.

@@ -20,7 +20,7 @@ pub struct Permit<'t, 'r> {
 }
 
 impl Authenticated {
-    /// Checks `asked` against the caller's grants.
+    /// Checks `requested` against the caller's grants.
     pub fn authorize<'r>(&self, requested: S3Request<'r>) -> Result<Permit<'_, 'r>, S3Error> {
         Permit::check(self.tenant(), requested)
     }
@@ -59,7 +59,7 @@ impl<'t, 'r> Permit<'t, 'r> {
         Self::check(tenant, requested)
     }
 
-    /// What was asked.
+    /// What was requested.
     pub fn request(&self) -> &S3Request<'r> {
         &self.request
     }
@@ -79,7 +79,7 @@ impl<'t, 'r> Permit<'t, 'r> {
         self.source
     }
 
-    /// Whether COS is asked, where cosgate could answer by itself too.
+    /// Whether COS gets the request, where cosgate could serve it by itself too.
     pub(crate) fn reaches_cos(&self) -> bool {
         self.reaches_cos
     }
@@ -140,7 +140,7 @@ fn judge(grant: &Grant, requested: &S3Request<'_>) -> Result<ListingPage, S3Erro
     match requested.operation.target() {
         // Its key is in the form: what is authorized is the PUT that the form stands for.
         Target::Form => return Err(form_itself()),
-        // A caller may know of its own buckets, and cosgate answers these itself where it must.
+        // A caller may know of its own buckets, and cosgate serves these itself where it must.
         Target::Bucket | Target::Service => {}
         Target::WholeBucket => check_whole(grant, action)?,
         Target::Listing => {
@@ -197,7 +197,7 @@ fn form_itself() -> S3Error {
     )
 }
 
-/// The grant of the bucket asked for. A bucket that is not the caller's looks the same whether it
+/// The grant of the requested bucket. A bucket that is not the caller's looks the same whether it
 /// exists or not: absent to a probe, refused to anything else.
 fn bucket_grant<'t>(tenant: &'t Tenant, requested: &S3Request<'_>) -> Result<&'t Grant, S3Error> {
     let granted = requested
@@ -236,7 +236,7 @@ fn afterthought(requested: &S3Request<'_>, denied: S3Error) -> S3Error {
     }
     S3Error::new(
         Code::NotImplemented,
-        "Objects have no ACLs of their own here: who may read them is said by the grants.",
+        "Objects have no ACLs of their own here: the grants decide who may read them.",
     )
     .detail(denied.message().to_owned())
 }
@@ -325,7 +325,7 @@ fn not_in_session(grant: &Grant) -> S3Error {
     S3Error::new(
         Code::AccessDenied,
         format!(
-            "The Policy that these session keys were asked for with does not allow this in bucket {}.",
+            "The Policy that these session keys were requested with does not allow this in bucket {}.",
             grant.name
         ),
     )

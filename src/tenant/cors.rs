@@ -12,20 +12,20 @@ use super::{Authenticated, Tenant};
 use crate::config::{Config, CorsRule, Wildcard};
 use crate::error::{Code, S3Error};
 
-/// What of a request's head says whether a page may read the response.
+/// What of a request's head decides whether a page may read the response.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
-    /// `None`: no browser asks for a page of another origin.
+    /// `None`: no browser requests a page of another origin.
     origin: Option<HeaderValue>,
     method: Method,
 }
 
-/// What a browser is told of who may read a response.
+/// What a browser learns of who may read a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CrossOrigin {
-    /// There is no rule, and nothing to tell.
+    /// There is no rule, and nothing to state.
     #[default]
-    Unsaid,
+    NoRule,
     /// No page may read it; to a request of another origin the response may be another.
     Withheld,
     /// Pages of one origin may read it, or all.
@@ -41,7 +41,7 @@ pub struct Readable {
     pub is_named: bool,
     /// Headers that the page may read besides the usual ones.
     pub expose: Vec<String>,
-    /// The rule's number among those that were asked, from 1.
+    /// The rule's number among those that were tried, from 1.
     pub rule: usize,
 }
 
@@ -81,12 +81,12 @@ impl PageRequest {
         }
     }
 
-    /// Whether a browser says whose page asks.
+    /// Whether a browser states whose page sent the request.
     pub fn is_of_browser(&self) -> bool {
         self.origin.is_some()
     }
 
-    /// What is said of the response if `rules` are those that count.
+    /// What is known of the response if `rules` are those that count.
     fn judge<'c>(
         &self,
         rules: impl Iterator<Item = &'c CorsRule>,
@@ -168,16 +168,16 @@ impl CorsRules {
         Some(AllowedPreflight { rule, is_named })
     }
 
-    /// What is said of a response to somebody who is not known yet: the same for each bucket that has no
+    /// What is known of a response to somebody who is not known yet: the same for each bucket that has no
     /// rule for the page, whether there is such a bucket or not.
     pub fn for_stranger(&self, page: &PageRequest, bucket: Option<&str>) -> CrossOrigin {
         if self.is_empty() {
-            return CrossOrigin::Unsaid;
+            return CrossOrigin::NoRule;
         }
         page.judge(self.of(bucket).iter(), bucket)
     }
 
-    /// What is said of a response to `tenant`: its own grant's rules count, and no others.
+    /// What is known of a response to `tenant`: its own grant's rules count, and no others.
     pub fn for_tenant(
         &self,
         page: &PageRequest,
@@ -185,11 +185,11 @@ impl CorsRules {
         tenant: &Tenant,
     ) -> CrossOrigin {
         if self.is_empty() {
-            return CrossOrigin::Unsaid;
+            return CrossOrigin::NoRule;
         }
         match bucket.map(|bucket| tenant.grant(bucket)) {
             None => page.judge(tenant.cors_rules(), bucket),
-            Some(Some(grant)) if grant.cors.is_empty() => CrossOrigin::Unsaid,
+            Some(Some(grant)) if grant.cors.is_empty() => CrossOrigin::NoRule,
             Some(Some(grant)) => page.judge(grant.cors.iter(), bucket),
             Some(None) => CrossOrigin::Withheld,
         }
@@ -203,7 +203,7 @@ impl Tenant {
     }
 
     /// Whether the page that made a browser send `head`, for `bucket`, may use what the browser is known by
-    /// here. `by_name`: a rule for every page says nothing of it.
+    /// here. `by_name`: a rule for every page reveals nothing of it.
     pub(super) fn lets_page(&self, head: &Parts, bucket: Option<&str>, by_name: bool) -> bool {
         let origin = origin_of_page(&head.headers).unwrap_or_default();
         let allows = |rules: &mut dyn Iterator<Item = &CorsRule>| {
@@ -235,7 +235,7 @@ impl Authenticated {
         Err(S3Error::new(
             Code::AccessDenied,
             "Access Denied: no web page is given keys whose origin no cors rule of the tenant names: let its own \
-             server ask for them, or name the origin and the method in a rule",
+             server request them, or name the origin and the method in a rule",
         ))
     }
 }
@@ -279,7 +279,7 @@ fn is_origin(text: &str) -> bool {
     })
 }
 
-/// The origin of the page that a browser says is behind a request: its `Origin`, or else the beginning of
+/// The origin of the page that a browser states is behind a request: its `Origin`, or else the beginning of
 /// its `Referer`, which is all that an image or a link has.
 fn origin_of_page(headers: &HeaderMap) -> Option<&str> {
     if headers.contains_key(ORIGIN) {
@@ -401,19 +401,19 @@ mod tests {
         let config = config(&rule("\"https://a.example\"", "\"GET\"", ""));
         let rules = CorsRules::new(&config);
         let tenants = tenants(&config);
-        let said = |origin: &str, bucket: &str, tenant: usize| {
+        let judged = |origin: &str, bucket: &str, tenant: usize| {
             let page = PageRequest::read(&page("GET", &[("origin", origin)]));
             match rules.for_tenant(&page, Some(bucket), &tenants[tenant]) {
-                CrossOrigin::Unsaid => "unsaid",
+                CrossOrigin::NoRule => "no rule",
                 CrossOrigin::Withheld => "withheld",
                 CrossOrigin::Readable(_) => "readable",
             }
         };
-        assert_eq!(said("https://a.example", "photos", 0), "readable");
-        assert_eq!(said("https://b.example", "photos", 0), "withheld");
-        assert_eq!(said("https://b.example", "photos", 1), "readable");
-        assert_eq!(said("https://a.example", "photos", 2), "unsaid");
-        assert_eq!(said("https://a.example", "another", 0), "withheld");
+        assert_eq!(judged("https://a.example", "photos", 0), "readable");
+        assert_eq!(judged("https://b.example", "photos", 0), "withheld");
+        assert_eq!(judged("https://b.example", "photos", 1), "readable");
+        assert_eq!(judged("https://a.example", "photos", 2), "no rule");
+        assert_eq!(judged("https://a.example", "another", 0), "withheld");
     }
 
     #[test]
@@ -435,7 +435,7 @@ mod tests {
         assert!(lets("GET", &[b], false));
         assert!(lets("GET", &[], false));
         assert!(!lets("DELETE", &[b], false));
-        // Two origins are none that a rule names, whatever else the browser says.
+        // Two origins are none that a rule names, whatever else the browser states.
         let referer = ("referer", "https://a.example/page");
         assert!(!lets("GET", &[a, b, referer], true));
         assert!(!lets("GET", &[b, referer], true));
@@ -465,17 +465,17 @@ mod tests {
             let named = origin.strip_prefix("https://").filter(|_| is_origin(&origin));
             let by_one = method == "PUT" && named.is_some_and(|host| host.strip_suffix(".a").is_some());
             let by_two = method == "GET" && named == Some("b.example");
-            let said = rules.for_stranger(&page, Some("photos"));
+            let judged = rules.for_stranger(&page, Some("photos"));
             prop_assert_eq!(rules.for_stranger(&page, Some("no-such-bucket")), CrossOrigin::Withheld);
             let allowed = rules.preflight(Some("photos"), &origin, &head.method, &[]);
             prop_assert_eq!(allowed.is_some(), by_one || by_two);
-            match said {
+            match judged {
                 CrossOrigin::Readable(readable) => {
                     prop_assert!(by_one || by_two);
                     prop_assert_eq!(readable.origin.as_bytes(), origin.as_bytes());
                 }
-                said => {
-                    prop_assert_eq!(said, CrossOrigin::Withheld);
+                judged => {
+                    prop_assert_eq!(judged, CrossOrigin::Withheld);
                     prop_assert!(!by_one && !by_two);
                 }
             }

@@ -1,4 +1,4 @@
-//! Who posted a form, and what its policy lets it ask.
+//! Who posted a form, and what its policy lets it request.
 
 use std::sync::Arc;
 
@@ -114,7 +114,7 @@ impl Tenants {
     }
 }
 
-/// A form is signed by its own fields, and says in them alone what it asks: a header or parameter that
+/// A form is signed by its own fields, and has in them alone what it requests: a header or parameter that
 /// would mean something in a PUT is refused, not lost.
 fn check_head(head: &Parts, requested: &S3Request<'_>) -> Result<(), S3Error> {
     let query = requested.query.pairs();

@@ -94,7 +94,7 @@ impl Tenant {
         self.grants.first()?.session.as_ref()
     }
 
-    /// What tells its scope from every other one: its name, and what its session is narrowed to.
+    /// What distinguishes its scope from every other one: its name, and what its session is narrowed to.
     pub fn scope(&self) -> Cow<'_, str> {
         match self.session_policy() {
             Some(policy) => Cow::Owned(format!("{}#{}", self.name, policy.digest())), // no name has a #
@@ -144,7 +144,7 @@ impl Grant {
         self.allows_on_version(action, key, false)
     }
 
-    /// The same of a version that the request names, if it `names_version`: only a session tells apart
+    /// The same of a version that the request names, if it `names_version`: only a session distinguishes
     /// who may read or delete old versions.
     pub(crate) fn allows_on_version(&self, action: &str, key: &str, names_version: bool) -> bool {
         let policy = self.policy.as_ref();

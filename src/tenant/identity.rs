@@ -14,7 +14,7 @@ use crate::timestamp::Timestamp;
 
 /// Keys that have not been read yet, in place of the time.
 const NEVER: i64 = i64::MIN;
-/// When a client may try again whose token cannot be checked: a provider is asked as often as this.
+/// When a client may try again whose token cannot be checked: a provider is called as often as this.
 const RETRY_SECONDS: u32 = 10;
 
 /// An identity provider of the configuration, with the keys that it signs with at the moment.
@@ -171,7 +171,7 @@ impl IdentityProvider {
         let keys = self.keys.load();
         match token.verify(&keys.set) {
             SignatureVerdict::Good => Ok(keys.revision),
-            // It may be a newer key, for which the provider cannot be asked.
+            // It may be a newer key, for which the provider cannot be called.
             SignatureVerdict::NoKey if self.is_failing.load(Ordering::Relaxed) => {
                 Err(self.unreachable(now))
             }

@@ -19,7 +19,7 @@ const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 /// Length of a coordinate of P-256, and of an Ed25519 key.
 const COORDINATE_BYTES: usize = 32;
 
-/// How a token is signed. What is not here is not taken, whatever a token says: above all `none`,
+/// How a token is signed. What is not here is not taken, whatever a token states: above all `none`,
 /// and `HS*`, whose secret could be a public key (RFC 8725 section 2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenAlgorithm {

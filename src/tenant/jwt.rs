@@ -1,4 +1,4 @@
-//! A JSON Web Token (RFC 7519) in compact form (RFC 7515), read strictly and checked as RFC 8725 asks.
+//! A JSON Web Token (RFC 7519) in compact form (RFC 7515), read strictly and checked as RFC 8725 requires.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -28,7 +28,7 @@ pub(super) struct Jwt<'a> {
     claims: Claims,
 }
 
-/// What a token says.
+/// What a token states.
 #[derive(Debug)]
 pub(super) struct Claims(Map<String, Value>);
 
@@ -178,7 +178,7 @@ impl Validity {
     }
 }
 
-/// A token that is refused. `why` is told; nothing of the token itself is.
+/// A token that is refused. `why` is shown; nothing of the token itself is.
 pub(super) fn invalid(why: &str) -> S3Error {
     S3Error::new(Code::InvalidToken, format!("The token is refused: {why}."))
 }

@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_told_when_to_come_back() {
+    fn the_error_has_the_time_until_the_next_try() {
         for (limited, seconds) in [
             (Limited::Concurrency, 1),
             (Limited::Rate(ms(1)), 1),

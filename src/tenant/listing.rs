@@ -2,7 +2,7 @@
 //!
 //! A client that lists an ancestor of these parts (no prefix, or `al` of `alice/`) sees what it would see
 //! if the bucket held nothing else. With a delimiter that is the way to them, which cosgate knows by
-//! itself. Everything else only COS knows, and it is asked below one granted prefix after another: the
+//! itself. Everything else only COS knows, and it lists one granted prefix after another: the
 //! temporary key allows no more. A page may end where such a prefix does, since S3 allows short pages.
 //! The marker is a key, and says in which prefix the listing goes on.
 
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_cos_below_one_prefix_after_another() {
+    fn requests_one_prefix_after_another_of_cos() {
         let two = ["b/*", "a/*", "a/b/*", "a/b"];
         assert_eq!(of(&two, ""), Ok(below("a/", None, Some("a0"))));
         assert_eq!(of(&two, "start-after=a"), Ok(below("a/", None, Some("a0"))));
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(of(&["a-*"], "delimiter=x-"), Ok(below("a-", None, None)));
     }
 
-    /// What COS answers: keys and common prefixes, and the marker of the next page.
+    /// What COS returns: keys and common prefixes, and the marker of the next page.
     fn of_cos(
         keys: &[String],
         prefix: &str,

@@ -64,7 +64,7 @@ pub fn tenant_policy(tenant: &Tenant) -> Policy {
     policy_for(tenant, KeyHolder::Proxy)
 }
 
-/// The same for a key that is handed out. It is narrower only where a session's policy tells apart what
+/// The same for a key that is handed out. It is narrower only where a session's policy distinguishes what
 /// COS does not.
 pub fn client_policy(tenant: &Tenant) -> Policy {
     policy_for(tenant, KeyHolder::Client)

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_when_units_can_be_taken_and_takes_none() {
+    fn reports_when_units_can_be_taken_and_takes_none() {
         let rate = Rate::with_burst(100, 200);
         let now = Duration::from_secs(7);
         let ready_in = |units| rate.ready_in(now, units);

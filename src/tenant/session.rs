@@ -1,5 +1,5 @@
 //! Local session keys: made for somebody who has proved who they are, and known by their token alone.
-//! Nothing is kept of them: the token says whose they are and until when, sealed so that only we can
+//! Nothing is kept of them: the token states whose they are and until when, sealed so that only we can
 //! have written it and nobody else can read it.
 
 use std::fmt;
@@ -44,7 +44,7 @@ struct SealKeys {
     trust: hmac::Key,
 }
 
-/// What a token says.
+/// What a token states.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Session {
@@ -54,7 +54,7 @@ pub(super) struct Session {
     /// Whose requests it is for.
     #[serde(rename = "w")]
     pub(super) whose: Whose,
-    /// Whom the identity provider said it is.
+    /// Whom the identity provider names.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<Arc<str>>,
     /// When it was made, in Unix seconds. A token that does not say is taken for the oldest.
@@ -89,7 +89,7 @@ pub(super) enum Whose {
 pub(super) struct SessionHolder {
     /// Whose requests it is for.
     pub(super) whose: Whose,
-    /// Whom the identity provider said it is.
+    /// Whom the identity provider names.
     pub(super) subject: Option<Arc<str>>,
     /// The local key that signed for it.
     pub(super) access_key: Option<Arc<str>>,
@@ -236,12 +236,12 @@ impl SealKeys {
     }
 
     fn open(&self, sealed: &[u8]) -> Option<Opened<'_>> {
-        let (text, says_trust) = match self.seal.open(LABEL, sealed) {
+        let (text, has_trust) = match self.seal.open(LABEL, sealed) {
             Some(text) => (text, true),
             None => (self.seal.open(LABEL_BEFORE, sealed)?, false),
         };
         let session: Session = serde_json::from_slice(&text).ok()?;
-        if session.trust.is_some() != says_trust {
+        if session.trust.is_some() != has_trust {
             return None;
         }
         Some(Opened {

@@ -1,4 +1,4 @@
-//! A tenant for each subject: what a token says takes the place of `{claim.NAME}` in roots and prefixes.
+//! A tenant for each subject: what a token states takes the place of `{claim.NAME}` in roots and prefixes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,12 +68,12 @@ impl Template {
         &self.pattern.name
     }
 
-    /// The claims that tell its tenants apart.
+    /// The claims that distinguish its tenants.
     pub(super) fn claims(&self) -> &[String] {
         &self.claims
     }
 
-    /// The tenant of whom `claim` tells. Two lists of values give two names, since no value has a
+    /// The tenant that `claim` names. Two lists of values give two names, since no value has a
     /// slash, and prefixes without a common key, since each value is a whole segment.
     pub(super) fn tenant<'c>(
         &self,

@@ -20,7 +20,7 @@ use crate::timestamp::Timestamp;
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
-/// The SHA-256 of an authorization token: looked up, it tells nobody how much of a guess was right.
+/// The SHA-256 of an authorization token: looked up, it reveals to nobody how much of a guess was right.
 pub(super) type TokenHash = [u8; 32];
 
 pub(super) fn token_hash(token: &[u8]) -> TokenHash {
@@ -30,8 +30,8 @@ pub(super) fn token_hash(token: &[u8]) -> TokenHash {
 }
 
 impl Tenants {
-    /// Who asks for a key, before the body is read: by an authorization token (`GET`, as AWS's SDKs
-    /// ask a container's credentials endpoint), or as any request is authenticated (`POST`).
+    /// Who requests a key, before the body is read: by an authorization token (`GET`, as AWS's SDKs
+    /// request from a container's credentials endpoint), or as any request is authenticated (`POST`).
     pub(crate) fn identify_vend(
         &self,
         head: &Parts,
@@ -69,7 +69,7 @@ impl Tenants {
             }
             _ => Err(S3Error::new(
                 Code::MethodNotAllowed,
-                "Ask for keys with GET and an authorization token, or with POST.",
+                "Request keys with GET and an authorization token, or with POST.",
             )),
         }
     }
@@ -114,7 +114,7 @@ impl Tenants {
     }
 }
 
-/// What a key for `tenant` may do that is narrowed as `asked`: the grants that are left, and their
+/// What a key for `tenant` may do that is narrowed as `requested`: the grants that are left, and their
 /// policy. Whatever lies outside what the tenant has is refused and not left out.
 pub fn narrowed(tenant: &Tenant, requested: &VendRequest) -> Result<(Vec<Grant>, Policy), S3Error> {
     let mut grants: Vec<_> = tenant.reached().cloned().collect();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_narrowed_to_what_is_asked() {
+    fn a_key_is_narrowed_to_what_is_requested() {
         let policy = s3_request(
             r#"{"bucket":"photos","key":"in/x.jpg","allowActions":"name/cos:PutObject"}"#,
         )

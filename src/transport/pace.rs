@@ -42,7 +42,7 @@ impl TransferPace {
     }
 
     /// Called whenever the transfer has to wait for a side: `moved` is what that side has sent or
-    /// taken in all. Ready when a window has passed with less than the pace asks. The window starts
+    /// taken in all. Ready when a window has passed with less than the pace requires. The window starts
     /// anew when the wait turns to the other side.
     pub(crate) fn poll_too_slow(
         &mut self,

@@ -2,7 +2,7 @@
 //!
 //! hyper reads as much as its buffer takes, up to 400 KiB for each stalled stream. So the memory of the proxy
 //! is bounded here: a read takes no more than its share of
-//! [`READ_BUDGET`], and a body asks [`StreamState::is_blocked`] before it hands over more.
+//! [`READ_BUDGET`], and a body checks [`StreamState::is_blocked`] before it hands over more.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

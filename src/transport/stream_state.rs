@@ -160,7 +160,7 @@ impl StreamState {
     }
 
     /// Whether the last write could not be taken whole: more would only pile up in memory.
-    /// Whoever sees `true` need not ask to be woken: the connection's own task is waiting for the
+    /// Whoever sees `true` need not register to be woken: the connection's own task is waiting for the
     /// socket, and polls its body again when that moves.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.get()
@@ -190,8 +190,8 @@ impl StreamState {
         }
     }
 
-    /// Whether a stream has bytes that its client has made no room for. Only who asks outside the
-    /// answer's body can know: that is not polled until there is room.
+    /// Whether a stream has bytes that its client has made no room for. Only a caller outside the
+    /// response's body can know: that is not polled until there is room.
     pub(crate) fn waits_for_client(&self) -> bool {
         matches!(&self.of, StreamKind::Stream { waits_for_client, .. } if waits_for_client.get())
     }

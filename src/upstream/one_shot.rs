@@ -138,8 +138,8 @@ impl fmt::Display for OneShotError {
         match self {
             Self::Authority => f.write_str("the host cannot stand in a header"),
             Self::Network(what) => f.write_str(what),
-            Self::Timeout(limit) => write!(f, "no answer within {limit:?}"),
-            Self::TooLong(limit) => write!(f, "the answer is longer than {limit} bytes"),
+            Self::Timeout(limit) => write!(f, "no response within {limit:?}"),
+            Self::TooLong(limit) => write!(f, "the response is longer than {limit} bytes"),
         }
     }
 }

@@ -137,8 +137,8 @@ impl ConnectionPool {
             };
             connection.expectation.expect(kind);
             let sent = {
-                let answer = pin!(connection.sender.try_send_request(request));
-                self.await_head(answer, body, &connection.stream_state)
+                let response = pin!(connection.sender.try_send_request(request));
+                self.await_head(response, body, &connection.stream_state)
                     .await
             };
             let fault = connection.expectation.fault();
@@ -159,7 +159,7 @@ impl ConnectionPool {
     /// While a body is being sent, its pace is the limit.
     async fn await_head(
         &self,
-        mut answer: Pin<
+        mut response: Pin<
             &mut impl Future<
                 Output = Result<
                     http::Response<Incoming>,
@@ -175,7 +175,7 @@ impl ConnectionPool {
         loop {
             tokio::select! {
                 biased;
-                result = &mut answer => {
+                result = &mut response => {
                     return result.map_err(|mut error| match error.take_message() {
                         Some(request) => AwaitFailure::Unsent(Box::new(request)),
                         None => AwaitFailure::Broken(error.into_error()),
@@ -303,7 +303,7 @@ impl fmt::Display for SendFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broken(error) => {
-                write!(f, "COS's connection broke before it answered: {error}")?;
+                write!(f, "COS's connection broke before it responded: {error}")?;
                 let mut source = std::error::Error::source(error);
                 while let Some(cause) = source {
                     write!(f, ": {cause}")?;
@@ -312,8 +312,8 @@ impl fmt::Display for SendFailure {
                 Ok(())
             }
             Self::Connect(error) => write!(f, "no connection to COS: {error}"),
-            Self::Framing(fault) => write!(f, "COS's answer can be read in two ways: {fault}"),
-            Self::Timeout => f.write_str("COS did not answer in time"),
+            Self::Framing(fault) => write!(f, "COS's response can be read in two ways: {fault}"),
+            Self::Timeout => f.write_str("COS did not respond in time"),
             Self::Unsent => f.write_str("COS closed a new connection at once"),
         }
     }

@@ -64,7 +64,7 @@ impl AsyncRead for BoundedStream {
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         let read = part.filled().len();
         if read > may_read {
-            let what = "the Redis sent more than was asked for";
+            let what = "the Redis sent more than was requested";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
         }
         buf.advance(read);

@@ -4,7 +4,7 @@
 //! ends in `chunked`, and accepts line ends without CR. Another reader on the way, a cache or a load
 //! balancer, may have found another end of such a response. What that reader took for the next
 //! response would then be given to another client. So the guard ends the connection (RFC 9112 sections
-//! 2.2 and 6.3). It does so too where a response has no length: its end could not be told from a broken
+//! 2.2 and 6.3). It does so too where a response has no length: its end could not be distinguished from a broken
 //! connection. It does not look at bodies.
 
 use std::cell::Cell;
@@ -18,7 +18,7 @@ use crate::transport::framing::{BodyLength, FramingError, FramingFields, may_aff
 use crate::transport::inspected::Inspector;
 use crate::transport::line::WireLine;
 
-/// What a connection to COS and those who send on it tell each other.
+/// What a connection to COS and those who send on it report to each other.
 #[derive(Debug, Default)]
 pub(super) struct ResponseExpectation {
     /// The request whose response head comes next.
@@ -66,7 +66,7 @@ pub(super) struct ResponseGuard {
 }
 
 impl ResponseGuard {
-    /// Looks at the responses that `expectation` hears of, and tells it what is wrong with them.
+    /// Looks at the responses that `expectation` knows of, and reports to it what is wrong with them.
     pub(super) fn new(expectation: Rc<ResponseExpectation>) -> Self {
         Self {
             expectation,
@@ -260,12 +260,12 @@ mod tests {
     #[test]
     fn a_head_ends_where_it_does_wherever_it_is_split() {
         for head in GOOD {
-            let answer = format!("{head}a\nb");
-            for at in 0..=answer.len() {
-                let (a, b) = answer.as_bytes().split_at(at);
+            let response = format!("{head}a\nb");
+            for at in 0..=response.len() {
+                let (a, b) = response.as_bytes().split_at(at);
                 assert_eq!(scan(&[a, b]), Ok(Some(head.len())), "{head:?} at {at}");
             }
-            let bytes: Vec<_> = answer.as_bytes().chunks(1).collect();
+            let bytes: Vec<_> = response.as_bytes().chunks(1).collect();
             assert_eq!(scan(&bytes), Ok(Some(head.len())), "{head:?}");
         }
     }

@@ -51,7 +51,7 @@ pub(crate) struct Tries {
 }
 
 impl Tries {
-    /// `conditional`: it is done only if the object is, or is not, what the client says. What was done
+    /// `conditional`: it is done only if the object is, or is not, what the client declares. What was done
     /// then refuses its own repetition, and the client would hear that it was not done.
     pub(crate) fn of(operation: Operation, conditional: bool) -> Self {
         let reads = operation.reads_object();
@@ -70,7 +70,7 @@ impl Tries {
     }
 
     /// Whether to try again when a connection broke before the response: COS may have done what was
-    /// asked, so only what may be done twice is sent twice. `replayable`: the body can be.
+    /// requested, so only what may be done twice is sent twice. `replayable`: the body can be.
     pub(crate) fn after_broken(&mut self, replayable: bool, budget: &RetryBudget) -> bool {
         replayable
             && self.repeatable
@@ -88,7 +88,7 @@ impl Tries {
         replayable && !std::mem::replace(&mut self.rekeyed, true)
     }
 
-    /// The same when COS refused the time that was signed, and has told the right one.
+    /// The same when COS refused the time that was signed, and its response has the right one.
     pub(crate) fn after_time_refused(&mut self, replayable: bool) -> bool {
         replayable && !std::mem::replace(&mut self.retimed, true)
     }

@@ -437,7 +437,7 @@ async fn failures_are_reported_in_time_without_a_storm() {
             "cut body",
             Reply::Raw("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"Response\":"),
         ),
-        ("no answer", Reply::Raw("")),
+        ("no response", Reply::Raw("")),
         ("no HTTP", Reply::Raw("SSH-2.0-OpenSSH_9.2\r\n")),
         (
             "status 500",

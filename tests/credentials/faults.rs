@@ -8,7 +8,9 @@ use cosgate::emulator::{Emulator, EmulatorConfig, EmulatorRole, Faults, StsFault
 use cosgate::secret::Secret;
 use tokio::time::Instant;
 
-use crate::support::{self, ACCOUNT, BUCKET, Call, GLOBEX, Gateway, World, emulator, toml};
+use crate::support::{
+    self, ACCOUNT, BUCKET, Call, GLOBEX, Gateway, WakeDelay, World, emulator, toml,
+};
 
 /// The response to a client without a key.
 #[derive(Clone, Copy, PartialEq)]
@@ -25,6 +27,8 @@ const LIFE: i64 = 6;
 const USED: Duration = Duration::from_millis(4_300);
 /// A client waits for up to five seconds, with a margin for a slow machine.
 const WAIT: Duration = Duration::from_millis(5_900);
+/// The margin grows by the delay of this machine, but never to the length of two waits.
+const MAX_DELAY: Duration = Duration::from_secs(4);
 const CLIENTS: usize = 20;
 /// Maximum calls for one tenant in [`WAIT`]: they are a second apart, and more after each failure.
 const CALLS: u64 = 7;
@@ -162,6 +166,7 @@ fn live_key_hides_faults_until_it_expires() {
 
 #[test]
 fn without_a_key_clients_get_retry_after() {
+    let delay = WakeDelay::watch();
     each(|name, maker, cold, faults| {
         let world = maker.world();
         world.emulator.faults().set(faults);
@@ -178,7 +183,8 @@ fn without_a_key_clients_get_retry_after() {
         });
         for reply in replies {
             let (reply, took) = reply.unwrap();
-            assert!(took < WAIT, "{name}: {took:?}");
+            let longest = WAIT + delay.total().min(MAX_DELAY);
+            assert!(took < longest, "{name}: {took:?}, {longest:?}");
             if cold == Served {
                 assert_eq!(reply.code(), "NoSuchKey", "{name}: {}", reply.text());
                 continue;
@@ -320,7 +326,7 @@ fn long_queue_gives_retry_after_and_a_log_line() {
     world
         .gateway
         .log
-        .assert_says("issuers.main.calls_per_second = 1");
+        .assert_contains("issuers.main.calls_per_second = 1");
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn metadata(responses: Vec<String>) -> (Script, Arc<AtomicU64>) {
         let number = usize::try_from(number).unwrap().min(responses.len() - 1);
         let body = &responses[number];
         let length = body.len();
-        peer.say(&format!(
+        peer.respond(&format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
         ));
     })]);
@@ -173,7 +173,7 @@ fn rejects_wrong_external_id() {
     let issuer = role("secret_id = \"env:ACCOUNT_ID\"\nsecret_key = \"env:ACCOUNT_SECRET\"");
     let world = World::with(&issuer.replace(EXTERNAL, "ext:id/2"));
     assert_eq!(world.put("acme/a").status, 503);
-    world.gateway.log.assert_says("let the role trust it");
+    world.gateway.log.assert_contains("let the role trust it");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn proxy_and_vendor_share_one_fetch() {
         counted.fetch_add(1, Ordering::SeqCst);
         responses.lock().unwrap().recv().unwrap();
         let length = key.len();
-        peer.say(&format!(
+        peer.respond(&format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{key}"
         ));
     })]);
@@ -278,7 +278,7 @@ fn rejects_other_metadata_responses_without_logging() {
         let (script, calls) = metadata(vec![response]);
         let world = World::with(&cvm_role(&script));
         assert_eq!(world.put("acme/a").status, 503);
-        world.gateway.log.assert_says("cvm_role: ");
+        world.gateway.log.assert_contains("cvm_role: ");
         assert!(!world.gateway.log.text().contains("CANARY"));
         assert!((1..=4).contains(&calls.load(Ordering::SeqCst)));
         assert_eq!(world.emulator.counters().counts().sts_calls, 0);
@@ -292,7 +292,7 @@ fn reads_the_pod_token_at_each_call() {
     fs::write(&file, "stale.claims.signature\n").unwrap();
     let world = World::with(&web_identity("main", &file));
     assert_eq!(world.put("acme/a").status, 503);
-    world.gateway.log.assert_says("WebIdentityTokenError");
+    world.gateway.log.assert_contains("WebIdentityTokenError");
     assert!(!world.gateway.log.text().contains("stale.claims"));
     fs::write(&file, "header.claims.signature\n").unwrap();
     let other = Call::new(world.gateway.addr, "GET", "/photos/globex/none").signed_by(GLOBEX);
@@ -341,7 +341,7 @@ fn reloads_a_valid_profile_only() {
     world
         .gateway
         .log
-        .assert_says("AuthFailure.SecretIdNotFound");
+        .assert_contains("AuthFailure.SecretIdNotFound");
     profile(ACCOUNT.0);
     Call::new(world.gateway.addr, "GET", "/photos/public/none")
         .unsigned()
@@ -420,19 +420,19 @@ fn failing_command_is_reported_in_time() {
         (role("command = [\"/usr/bin/yes\"]"), "more than 64 KiB"),
         (
             role("command = [\"/bin/sleep\", \"60\"]"),
-            "no answer in time",
+            "no response in time",
         ),
         (
             format!("{federation}command = [\"/bin/echo\", \"{temporary}\"]\n"),
             "TempKeyNotAllowed",
         ),
     ];
-    all_at_once(all, |(issuer, says)| {
+    all_at_once(all, |(issuer, text)| {
         let world = World::with(&issuer);
-        assert_eq!(world.put("acme/a").status, 503, "{says}");
-        world.gateway.log.assert_says(says);
+        assert_eq!(world.put("acme/a").status, 503, "{text}");
+        world.gateway.log.assert_contains(text);
         assert!(!world.gateway.log.text().contains("CANARY"));
-        assert_eq!(world.emulator.counters().counts().sts_calls, 0, "{says}");
+        assert_eq!(world.emulator.counters().counts().sts_calls, 0, "{text}");
     });
 }
 
@@ -496,7 +496,7 @@ fn kills_a_timed_out_command() {
         "command = [\"/bin/sh\", \"-c\", \"{script}\"]"
     )));
     assert_eq!(world.put("acme/a").status, 503);
-    world.gateway.log.assert_says("more than 64 KiB");
+    world.gateway.log.assert_contains("more than 64 KiB");
     let pid = fs::read_to_string(&file).unwrap();
     let stat = format!("/proc/{}/stat", pid.trim());
     eventually("what it has started is killed", || {

@@ -354,7 +354,7 @@ fn recovers_within_five_seconds_after_an_outage() {
     each([StsFault::Down, StsFault::Http500], |fault| {
         let world = world("s3");
         sts_fault(&world, fault, None);
-        let ask_until_served = || {
+        let fetch_until_served = || {
             loop {
                 let reply = get(&world);
                 if reply.status == 404 {
@@ -366,7 +366,7 @@ fn recovers_within_five_seconds_after_an_outage() {
             }
         };
         thread::scope(|scope| {
-            let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask_until_served)).collect();
+            let clients: Vec<_> = (0..4).map(|_| scope.spawn(fetch_until_served)).collect();
             // The length of the outage does not matter: lanes.rs tests hours on paused time.
             let opened = || world.gateway.metric("cosgate_sts_breaker_opened_total", "");
             support::eventually("the breaker has opened again", || opened() >= 2);

@@ -126,7 +126,7 @@ fn token_gets_the_key_of_its_tenant() {
     world
         .gateway
         .log
-        .assert_says("\"operation\":\"VendCredentials\"");
+        .assert_contains("\"operation\":\"VendCredentials\"");
     let log = world.gateway.log.text();
     assert!(
         log.contains("\"identity\":\"vend-token\"") && log.contains("\"tenant\":\"acme\""),
@@ -252,8 +252,8 @@ fn refuses_keys_to_other_callers() {
         ),
     ];
     for (index, (reply, status)) in refusals.iter().enumerate() {
-        let said = String::from_utf8_lossy(&reply.body);
-        assert_eq!(reply.status, *status, "{index}: {said}");
+        let shown = String::from_utf8_lossy(&reply.body);
+        assert_eq!(reply.status, *status, "{index}: {shown}");
         assert_eq!(reply.header("access-control-allow-origin"), None);
     }
     assert_eq!(world.emulator.counters().counts().sts_calls, 0);
@@ -462,7 +462,7 @@ fn shared_world(calls_per_second: u32) -> World {
     World { gateway, emulator }
 }
 
-fn ask_as(world: &World, token: &str, body: &Value) -> Reply {
+fn fetch_as(world: &World, token: &str, body: &Value) -> Reply {
     let call = Call::new(world.gateway.addr, "POST", PATH);
     sent(
         &call
@@ -493,7 +493,7 @@ fn flood_of_one_subject_does_not_block_others() {
         for _ in 0..24 {
             scope.spawn(|| {
                 while !stopped.load(Ordering::Relaxed) {
-                    let reply = ask_as(&world, &mallory, &narrowed);
+                    let reply = fetch_as(&world, &mallory, &narrowed);
                     match reply.status {
                         200 => _ = given.fetch_add(1, Ordering::Relaxed),
                         status => {
@@ -508,7 +508,7 @@ fn flood_of_one_subject_does_not_block_others() {
         let others = [
             scope.spawn(|| {
                 (0..40)
-                    .map(|_| ask_as(&world, &bob, &narrowed).status)
+                    .map(|_| fetch_as(&world, &bob, &narrowed).status)
                     .collect()
             }),
             scope.spawn(|| (0..30).map(|_| send(&world, &narrowed).status).collect()),
@@ -516,7 +516,7 @@ fn flood_of_one_subject_does_not_block_others() {
         let others: Vec<Vec<u16>> = others.map(|other| other.join().unwrap()).into();
         // A key of a whole scope has priority, and the tenant's own requests need none of these calls.
         let began = Instant::now();
-        assert_eq!(ask_as(&world, &bob, &json!({})).status, 200);
+        assert_eq!(fetch_as(&world, &bob, &json!({})).status, 200);
         assert_eq!(send(&world, &json!({})).status, 200);
         world.signed("PUT", "/photos/acme/a").send().assert_ok();
         assert!(
@@ -532,7 +532,7 @@ fn flood_of_one_subject_does_not_block_others() {
 #[test]
 fn caches_a_subjects_key_for_that_subject_only() {
     let world = shared_world(20);
-    let key = |subject: &str| Key::of(&ask_as(&world, &CORP.of(subject), &json!({}))).id;
+    let key = |subject: &str| Key::of(&fetch_as(&world, &CORP.of(subject), &json!({}))).id;
     let (alice, bob) = (key("alice"), key("bob"));
     assert_ne!(alice, bob);
     for _ in 0..60 {
@@ -545,7 +545,7 @@ fn caches_a_subjects_key_for_that_subject_only() {
     };
     world.emulator.faults().set(faults);
     for _ in 0..10 {
-        let reply = ask_as(&world, &CORP.of("carol"), &json!({"bucket": "photos"}));
+        let reply = fetch_as(&world, &CORP.of("carol"), &json!({"bucket": "photos"}));
         assert_eq!(reply.status, 503);
     }
     assert_eq!(key("alice"), alice, "whatever STS says");
@@ -561,12 +561,12 @@ fn rejects_too_long_policies_before_sts() {
     };
     let reply = send(&world, &long(32));
     assert_eq!((reply.status, sts_calls(&world)), (400, 0));
-    let said = json_of(&reply)["message"].to_string();
-    assert!(said.contains("fewer or shorter prefixes"), "{said}");
+    let shown = json_of(&reply)["message"].to_string();
+    assert!(shown.contains("fewer or shorter prefixes"), "{shown}");
     world
         .gateway
         .log
-        .assert_says("STS may refuse more than 2048");
+        .assert_contains("STS may refuse more than 2048");
     assert_eq!(send(&world, &long(4)).status, 200);
     // STS may find a shorter policy too long: that error concerns only this request.
     let fault = StsFault::Error("InvalidParameter.PolicyTooLong".to_owned());

@@ -90,11 +90,14 @@ fn accepts_what_sdks_of_cos_send() {
     let put = put.header("x-cos-sdk-log-debug", "off");
     let mut stream = connect(emulator.cos_addr());
     stream.write_all(&[put.head(), put.body].concat()).unwrap();
-    let mut said = String::new();
-    stream.read_to_string(&mut said).unwrap();
-    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    let mut shown = String::new();
+    stream.read_to_string(&mut shown).unwrap();
+    assert!(shown.starts_with("HTTP/1.1 200 "), "{shown}");
     for name in ["Content-Length", "ETag", "x-cos-request-id"] {
-        assert!(said.contains(&format!("\r\n{name}: ")), "{name} in {said}");
+        assert!(
+            shown.contains(&format!("\r\n{name}: ")),
+            "{name} in {shown}"
+        );
     }
 }
 

@@ -273,14 +273,14 @@ fn serves_the_older_form_of_calls_strictly() {
         ("Name", "cos-sts-java"),
         ("Policy", &policy),
     ];
-    let said = |key: &Credential, host, parameters: &[_]| {
+    let shown = |key: &Credential, host, parameters: &[_]| {
         let json = form_call(&emulator, key, host, parameters);
         let code = json["Error"]["Code"].as_str().unwrap_or_default();
         (code.to_owned(), json)
     };
     // The Java SDK always signs STS's own name. The others sign the host that they are configured with.
     for host in ["127.0.0.1:9101", "127.0.0.1", "sts.tencentcloudapi.com"] {
-        let (code, json) = said(&account(), host, &federation);
+        let (code, json) = shown(&account(), host, &federation);
         assert_eq!(code, "", "{json}");
         let left = json["ExpiredTime"].as_i64().unwrap() - now().unix();
         assert!((895..=905).contains(&left), "{left}");
@@ -291,32 +291,32 @@ fn serves_the_older_form_of_calls_strictly() {
         ("RoleSessionName", "cos-sts-java"),
         ("SignatureMethod", "HmacSHA256"),
     ];
-    let (code, json) = said(&account(), "sts.tencentcloudapi.com", &role);
+    let (code, json) = shown(&account(), "sts.tencentcloudapi.com", &role);
     assert_eq!(code, "", "{json}");
 
     let failure = "AuthFailure.SignatureFailure";
     let host = "sts.tencentcloudapi.com";
-    assert_eq!(said(&account(), "sts.example.com", &federation).0, failure);
+    assert_eq!(shown(&account(), "sts.example.com", &federation).0, failure);
     let impostor = Credential {
         secret: Secret::new("guess"),
         ..account()
     };
-    assert_eq!(said(&impostor, host, &federation).0, failure);
+    assert_eq!(shown(&impostor, host, &federation).0, failure);
     let temporary = temporary_key(&emulator, &some_policy());
-    let (code, _) = said(&temporary, host, &federation);
+    let (code, _) = shown(&temporary, host, &federation);
     assert_eq!(code, "FailedOperation.TempKeyNotAllowed");
     let tokenless = Credential {
         token: None,
         ..temporary
     };
-    let (code, _) = said(&tokenless, host, &federation);
+    let (code, _) = shown(&tokenless, host, &federation);
     assert_eq!(code, "AuthFailure.TokenFailure");
     let undefined = [
         ("Action", "GetFederationToken"),
         ("Name", "cos"),
         ("Policy", "undefined"),
     ];
-    let (code, _) = said(&account(), host, &undefined);
+    let (code, _) = shown(&account(), host, &undefined);
     assert_eq!(code, "InvalidParameter.StrategyFormatError");
 }
 

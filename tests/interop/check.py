@@ -94,11 +94,11 @@ class Report:
             self.failed += outcome == "FAIL"
             print(f"{outcome:4} {self.mode} {name}{more}", flush=True)
 
-    def failure(self, name, said):
-        self.line("FAIL", name, "".join(f"\n     | {line}" for line in said.strip().splitlines()[-20:]))
+    def failure(self, name, printed):
+        self.line("FAIL", name, "".join(f"\n     | {line}" for line in printed.strip().splitlines()[-20:]))
 
 
-def told(error):
+def described(error):
     if isinstance(error, CheckFailed):
         return str(error)
     return "".join(traceback.format_exception(error))
@@ -122,7 +122,7 @@ def run_group(group, place, args, report):
     try:
         client = group.client(place)
     except Exception as error:  # whatever a client raises is a finding
-        report.failure(f"{group.name} (start)", told(error))
+        report.failure(f"{group.name} (start)", described(error))
         return
     for check in wanted:
         name = f"{group.name} {check.__name__}"
@@ -133,7 +133,7 @@ def run_group(group, place, args, report):
         try:
             check(client)
         except Exception as error:  # the same
-            report.failure(name, told(error))
+            report.failure(name, described(error))
         else:
             report.line("ok", name)
 

@@ -1,4 +1,4 @@
-"""What must be refused: another tenant's keys, wrong secrets, strangers. Asked for with boto3 and plain HTTP."""
+"""What must be refused: another tenant's keys, wrong secrets, strangers. Requested with boto3 and plain HTTP."""
 
 import http.client
 from urllib.parse import quote, urlencode
@@ -62,11 +62,11 @@ def delete(c):
 def multi_delete(c):
     doomed = {"Objects": [{"Key": "alice/own-not-there"}, {"Key": "bob/treasure"}]}
     try:
-        answer = c.alice.delete_objects(Bucket=BUCKET, Delete=doomed)
+        response = c.alice.delete_objects(Bucket=BUCKET, Delete=doomed)
     except c.alice.exceptions.ClientError as refusal:
         expect_equal(refusal.response["Error"]["Code"], DENIED, "code")
     else:
-        errors = [(item["Key"], item["Code"]) for item in answer.get("Errors", [])]
+        errors = [(item["Key"], item["Code"]) for item in response.get("Errors", [])]
         expect_equal(errors, [("bob/treasure", DENIED)], "errors")
     c.intact()
 
@@ -135,8 +135,8 @@ def presigned(c):
         ("put_object", "PUT", b"x"),
         ("delete_object", "DELETE", None),
     ]:
-        status, _, said = fetch(c.alice.generate_presigned_url(call, Params=where), method, body)
-        expect(status == 403 and b"<Code>AccessDenied</Code>" in said, f"{method}: {status} {said[:300]!r}")
+        status, _, text = fetch(c.alice.generate_presigned_url(call, Params=where), method, body)
+        expect(status == 403 and b"<Code>AccessDenied</Code>" in text, f"{method}: {status} {text[:300]!r}")
     c.intact()
 
 
@@ -162,11 +162,11 @@ def climbing_out(c):
                 target = f"{target}?{url.split('?', 1)[1]}"
             connection = http.client.HTTPConnection(c.place.authority, timeout=30)
             connection.request("GET", target)
-            answer = connection.getresponse()
-            said = answer.read()
+            response = connection.getresponse()
+            text = response.read()
             connection.close()
-            expect(answer.status in (400, 403), f"{target}: {answer.status} {said[:300]!r}")
-            expect(TREASURE not in said, f"{target} gave bob's object away")
+            expect(response.status in (400, 403), f"{target}: {response.status} {text[:300]!r}")
+            expect(TREASURE not in text, f"{target} gave bob's object away")
     for key in ("alice/../bob/treasure", "alice/./x", "alice/..", "../alice/x"):
         refused(
             lambda key=key: c.alice.put_object(Bucket=BUCKET, Key=key, Body=b"x"),
@@ -230,8 +230,8 @@ def anonymous_from_a_web_page(c):
     """A page of another site, or a name that was made to point here, gets nothing without a key."""
     url = f"{c.place.endpoint}/{BUCKET}/public/page?{urlencode({'x-id': 'PutObject'})}"
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
-        status, _, said = fetch(url, "PUT", b"x", headers)
-        expect(status == 403, f"{headers}: {status} {said[:300]!r}")
+        status, _, text = fetch(url, "PUT", b"x", headers)
+        expect(status == 403, f"{headers}: {status} {text[:300]!r}")
 
 
 @FENCE.check
@@ -257,9 +257,9 @@ def refusals_tell_nothing(c):
     status, headers, body = fetch(f"{c.place.endpoint}/{BUCKET}/alice/own")
     expect_equal(status, 403, "status")
     expect(b"<RequestId>" in body, f"no request id in {body!r}")
-    said = (str(headers) + body.decode()).lower()
+    text = (str(headers) + body.decode()).lower()
     for hidden in (ALICE.secret, "security-token", "myqcloud", "q-sign", "-125"):
-        expect(hidden.lower() not in said, f"{hidden!r} in {said}")
+        expect(hidden.lower() not in text, f"{hidden!r} in {text}")
 
 
 @FENCE.check

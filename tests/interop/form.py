@@ -6,7 +6,7 @@ from harness import fetch
 
 
 def post(url, fields, data, filename="file.bin", content_type="application/octet-stream"):
-    """POSTs `data` with the form's fields: status, headers and body of the answer."""
+    """POSTs `data` with the form's fields: status, headers and body of the response."""
     boundary = f"----cosgate{secrets.token_hex(8)}"
     lines = []
     for name, value in fields.items():

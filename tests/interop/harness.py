@@ -152,15 +152,15 @@ def write_odd_tree(folder):
 
 
 def run(argv, env, stdin=b"", fails=False, codes=(0,)):
-    """Runs a command to one of these ends and returns its stdout; with `fails`, it must fail and all it said is returned."""
+    """Runs a command to one of these ends and returns its stdout; with `fails`, it must fail and all its output is returned."""
     argv = [str(arg) for arg in argv]
     done = subprocess.run(argv, env=env, input=stdin, capture_output=True, timeout=COMMAND_SECONDS)
-    said = (done.stderr + done.stdout).decode(errors="replace")
+    printed = (done.stderr + done.stdout).decode(errors="replace")
     shown = " ".join(argv)
     if fails:
-        expect(done.returncode != 0, f"succeeded, should be refused: {shown}\n{said}")
-        return said
-    expect(done.returncode in codes, f"exit {done.returncode}: {shown}\n{said}")
+        expect(done.returncode != 0, f"succeeded, should be refused: {shown}\n{printed}")
+        return printed
+    expect(done.returncode in codes, f"exit {done.returncode}: {shown}\n{printed}")
     return done.stdout
 
 

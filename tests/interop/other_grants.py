@@ -37,7 +37,7 @@ GROUPS = [of("root", f'root = "{STORED}"', ""), of("whole-bucket", 'prefixes = [
 
 
 def serve(place, grant):
-    """Where a proxy answers whose one tenant has this grant. It ends with this process."""
+    """The address of a proxy whose one tenant has this grant. It ends with this process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = "{}:{}".format(*free.getsockname())
     folder = place.new_folder("serve")
@@ -76,8 +76,8 @@ actions = ["read", "write", "list"]
 """)
     environment = {**os.environ, "ACCOUNT_SECRET": ACCOUNT.secret, "OTHER_SECRET": KEYS.secret}
     command = [place.direct.program, "serve", "--config", configuration]
-    with log.open("wb") as said:
-        server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    with log.open("wb") as printed:
+        server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=printed, stderr=printed)
     atexit.register(server.kill)
     host, port = address.split(":")
     for _ in range(READY_SECONDS * 10):

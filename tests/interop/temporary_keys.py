@@ -41,7 +41,7 @@ class Direct:
     sts: str
 
     def credentials(self, place, form, *options):
-        """What `cosgate credentials` prints, asked by the embedded account."""
+        """What `cosgate credentials` prints, requested by the embedded account."""
         environment = {
             **place.environment(CAROL),
             "TENCENTCLOUD_SECRET_ID": ACCOUNT.key_id,

@@ -14,8 +14,8 @@ def seen(call, *arguments, **named):
     try:
         call(*arguments, **named)
     except ClientError as refusal:
-        answer = refusal.response
-        return f"{answer['ResponseMetadata']['HTTPStatusCode']} {answer['Error']['Code']}"
+        response = refusal.response
+        return f"{response['ResponseMetadata']['HTTPStatusCode']} {response['Error']['Code']}"
     return "ok"
 
 

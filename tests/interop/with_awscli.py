@@ -40,10 +40,10 @@ class Client:
         return run([*self.base, *arguments], self.environment, **more)
 
     def api(self, call, *arguments, **more):
-        said = self("s3api", call, "--bucket", BUCKET, *arguments, **more)
+        printed = self("s3api", call, "--bucket", BUCKET, *arguments, **more)
         if more.get("fails"):
-            return said
-        return json.loads(said) if said.strip() else {}
+            return printed
+        return json.loads(printed) if printed.strip() else {}
 
     def key(self, name):
         return self.prefix + name
@@ -144,8 +144,8 @@ def ls_by_pages(c):
 
 @AWS.check
 def ls_buckets(c):
-    said = c("s3", "ls").decode()
-    expect_equal([line.rsplit(maxsplit=1)[1] for line in said.splitlines()], [BUCKET], "buckets")
+    printed = c("s3", "ls").decode()
+    expect_equal([line.rsplit(maxsplit=1)[1] for line in printed.splitlines()], [BUCKET], "buckets")
 
 
 @AWS.check
@@ -280,12 +280,12 @@ def presigned_get(c):
 
 @AWS.check
 def fenced(c):
-    said = c("s3", "cp", f"s3://{BUCKET}/bob/treasure", "-", fails=True)
-    expect("403" in said, f"not refused as forbidden: {said}")
-    said = c("s3", "cp", "-", f"s3://{BUCKET}/bob/x", stdin=b"x", fails=True)
-    expect("AccessDenied" in said, f"not refused as AccessDenied: {said}")
-    said = c.api("list-objects", "--prefix", "bob/", fails=True)
-    expect("AccessDenied" in said, f"not refused as AccessDenied: {said}")
+    printed = c("s3", "cp", f"s3://{BUCKET}/bob/treasure", "-", fails=True)
+    expect("403" in printed, f"not refused as forbidden: {printed}")
+    printed = c("s3", "cp", "-", f"s3://{BUCKET}/bob/x", stdin=b"x", fails=True)
+    expect("AccessDenied" in printed, f"not refused as AccessDenied: {printed}")
+    printed = c.api("list-objects", "--prefix", "bob/", fails=True)
+    expect("AccessDenied" in printed, f"not refused as AccessDenied: {printed}")
     expect_equal(c("s3", "ls", f"s3://{BUCKET}/").decode().split(), ["PRE", "alice/"], "listing of the bucket")
 
 

@@ -40,7 +40,7 @@ def connect(endpoint, tenant, style="path", s3=None, **settings):
     `s3` has more of botocore's settings for S3, `settings` more of the rest.
 
     Presigned URLs of botocore are SigV2 by default for an endpoint that is not Amazon's, so SigV4 is
-    asked for by name.
+    requested by name.
     """
     keys = {}
     signature = UNSIGNED
@@ -212,15 +212,15 @@ def delete_then_missing(c):
 def ranges(c):
     data = sample(10_000)
     c.put("range", data)
-    for asked, wanted, content_range in [
+    for requested, wanted, content_range in [
         ("bytes=100-199", data[100:200], "bytes 100-199/10000"),
         ("bytes=9990-", data[9990:], "bytes 9990-9999/10000"),
         ("bytes=-10", data[-10:], "bytes 9990-9999/10000"),
     ]:
-        got = c.get("range", Range=asked)
-        expect_equal(got["ResponseMetadata"]["HTTPStatusCode"], 206, f"status for {asked}")
-        expect_equal(got["ContentRange"], content_range, f"Content-Range for {asked}")
-        expect_same(got["Body"].read(), wanted, asked)
+        got = c.get("range", Range=requested)
+        expect_equal(got["ResponseMetadata"]["HTTPStatusCode"], 206, f"status for {requested}")
+        expect_equal(got["ContentRange"], content_range, f"Content-Range for {requested}")
+        expect_same(got["Body"].read(), wanted, requested)
     refused(lambda: c.get("range", Range="bytes=10000-"), "InvalidRange")
 
 
@@ -442,10 +442,10 @@ def copy_by_parts(c):
     upload = c.start_parts("parts-to")
     ranges = [f"bytes=0-{PART - 1}", f"bytes={PART}-{len(data) - 1}"]
     etags = [
-        c.s3.upload_part_copy(**upload, PartNumber=number, CopySource=source, CopySourceRange=asked)[
+        c.s3.upload_part_copy(**upload, PartNumber=number, CopySource=source, CopySourceRange=requested)[
             "CopyPartResult"
         ]["ETag"]
-        for number, asked in enumerate(ranges, 1)
+        for number, requested in enumerate(ranges, 1)
     ]
     c.finish_parts(upload, etags)
     expect_same(c.body("parts-to"), data)
@@ -512,7 +512,7 @@ def create_own_bucket(c):
     try:
         c.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     except ClientError as refusal:
-        # both are S3's own answers, by region
+        # both are S3's own responses, by region
         expect_equal(refusal.response["Error"]["Code"], "BucketAlreadyOwnedByYou", "code")
 
 
@@ -527,7 +527,7 @@ def presigned_get(c):
         data = sample(3000, name)
         c.put(f"presign/{name}", data)
         status, _, body = fetch(presign(c, "get_object", f"presign/{name}"))
-        expect_equal(status, 200, f"status for {name!r}, which said {body[:300]!r}")
+        expect_equal(status, 200, f"status for {name!r}, which printed {body[:300]!r}")
         expect_same(body, data, name)
 
 
@@ -622,9 +622,9 @@ def presigned_post(c):
     fields = {"Content-Type": "text/x-cosgate", "success_action_status": "201"}
     conditions = [*({name: value} for name, value in fields.items()), ["content-length-range", 1, 100_000]]
     form = presigned_form(c, "posted/${filename}", fields, conditions)
-    status, headers, said = post(form["url"], form["fields"], data, "a b+c.bin")
-    expect_equal(status, 201, f"status, body {said[:500]!r}")
-    expect(b"<PostResponse>" in said and b"<ETag>" in said, f"no PostResponse: {said!r}")
+    status, headers, printed = post(form["url"], form["fields"], data, "a b+c.bin")
+    expect_equal(status, 201, f"status, body {printed[:500]!r}")
+    expect(b"<PostResponse>" in printed and b"<ETag>" in printed, f"no PostResponse: {printed!r}")
     expect_equal(headers["ETag"], c.head("posted/a b+c.bin")["ETag"], "ETag")
     expect_same(c.body("posted/a b+c.bin"), data)
     expect_equal(c.head("posted/a b+c.bin")["ContentType"], "text/x-cosgate", "Content-Type")
@@ -634,8 +634,8 @@ def presigned_post(c):
 def presigned_post_empty_and_big(c):
     for name, data in (("posted-empty", b""), ("posted-big", sample(PART + 1))):
         form = presigned_form(c, name)
-        status, _, said = post(form["url"], form["fields"], data)
-        expect_equal(status, 204, f"status, body {said[:500]!r}")
+        status, _, printed = post(form["url"], form["fields"], data)
+        expect_equal(status, 204, f"status, body {printed[:500]!r}")
         expect_same(c.body(name), data)
 
 
@@ -651,11 +651,11 @@ def presigned_post_refused(c):
         ("another key", good, {"key": c.key("post-other")}, b"AccessDenied"),
         ("another signature", good, {"x-amz-signature": "0" * 64}, b"SignatureDoesNotMatch"),
     ]:
-        status, _, said = post(form["url"], form["fields"] | more, data)
-        expect(status in (400, 403) and b"<Code>" + code + b"</Code>" in said, f"{what}: {status} {said[:500]!r}")
+        status, _, printed = post(form["url"], form["fields"] | more, data)
+        expect(status in (400, 403) and b"<Code>" + code + b"</Code>" in printed, f"{what}: {status} {printed[:500]!r}")
     brief = presigned_form(c, "post-refused", seconds=1)
     time.sleep(2.1)
-    status, _, said = post(brief["url"], brief["fields"], data)
-    expect(status == 403 and b"<Code>AccessDenied</Code>" in said, f"expired: {status} {said[:500]!r}")
+    status, _, printed = post(brief["url"], brief["fields"], data)
+    expect(status == 403 and b"<Code>AccessDenied</Code>" in printed, f"expired: {status} {printed[:500]!r}")
     for name in ("post-refused", "post-other"):
         refused(lambda name=name: c.head(name), "404")

@@ -72,7 +72,7 @@ def browser(place, profile):
         f"--user-data-dir={profile}",
     ]
     if place.tls:
-        # Chromium asks no file for authorities: it is told to trust this server's.
+        # Chromium reads no file of authorities: an option makes it trust this server's.
         command.append("--ignore-certificate-errors")
     return command
 
@@ -125,7 +125,7 @@ def form_posted_and_sent_back(c):
 
 @BROWSER.check
 def form_refused(c):
-    """The browser shows S3's answer, and nothing is stored."""
+    """The browser shows S3's response, and nothing is stored."""
     form = c.s3.generate_presigned_post(BUCKET, c.key("refused"), Conditions=[["content-length-range", 0, 10]])
     seen = c.submit(form, 1)
     expect("EntityTooLarge" in seen, f"not refused as EntityTooLarge: {seen[:1000]}")

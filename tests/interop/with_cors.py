@@ -47,27 +47,27 @@ class Site(ThreadingHTTPServer):
     def __init__(self, script):
         super().__init__(("127.0.0.1", 0), Page)
         self.script = script
-        self.asked = {}
-        self.told = queue.Queue()
+        self.task = {}
+        self.results = queue.Queue()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
 class Page(BaseHTTPRequestHandler):
     def do_GET(self):
         files = {
-            "/": ("text/html", f'<!doctype html><meta charset="utf-8"><title>page</title><script>window.asked = '
-                  f'{json.dumps(self.server.asked)}</script><script type="module" src="/page.js"></script>'),
+            "/": ("text/html", f'<!doctype html><meta charset="utf-8"><title>page</title><script>window.task = '
+                  f'{json.dumps(self.server.task)}</script><script type="module" src="/page.js"></script>'),
             "/page.js": ("text/javascript", self.server.script),
         }
         kind, text = files.get(self.path, ("text/plain", ""))
-        self.answer(200 if text else 404, kind, text)
+        self.respond(200 if text else 404, kind, text)
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(204, "text/plain", "")
-        self.server.told.put(json.loads(body))
+        self.respond(204, "text/plain", "")
+        self.server.results.put(json.loads(body))
 
-    def answer(self, status, kind, text):
+    def respond(self, status, kind, text):
         body = text.encode()
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
@@ -96,17 +96,17 @@ class Client:
     def key(self, name):
         return f"{ALICE.prefix}{self.name}{name}"
 
-    def step(self, step, asked, host="127.0.0.1"):
+    def step(self, step, task, host="127.0.0.1"):
         """What came of it when a page of `host` took the step."""
-        self.site.asked = {"step": step, **asked}
+        self.site.task = {"step": step, **task}
         with self.browser(f"http://{host}:{self.site.server_port}/"):
             try:
-                told = self.site.told.get(timeout=COMMAND_SECONDS)
+                result = self.site.results.get(timeout=COMMAND_SECONDS)
             except queue.Empty:
-                said = self.log.read_text(errors="replace")
-                expect(False, f"the page told nothing\n{said[-2000:]}")
-        expect("error" not in told, f"{step}: {told.get('error')}")
-        return told["told"]
+                printed = self.log.read_text(errors="replace")
+                expect(False, f"the page reported nothing\n{printed[-2000:]}")
+        expect("error" not in result, f"{step}: {result.get('error')}")
+        return result["result"]
 
     @contextmanager
     def browser(self, url):
@@ -146,35 +146,35 @@ GROUPS = [CORS]
 
 @CORS.check
 def aws_sdk_v3(c):
-    asked = c.sdk(ALICE, BUCKET)
-    told = c.step("sdk", asked)
-    expect_equal(told["text"], "a page", "text")
-    expect_equal((told["colour"], told["range"]), ("blue", "bytes 5-10/11"), "metadata and range")
-    expect_equal(told["errors"], ["NoSuchKey", "AccessDenied"], "errors")
-    expect_equal(told["keys"], [f"{asked['prefix']}sdk a+b 中.txt"], "keys")
-    expect(told["etag"] and told["id"], f"no ETag or no request id was read: {told}")
+    task = c.sdk(ALICE, BUCKET)
+    result = c.step("sdk", task)
+    expect_equal(result["text"], "a page", "text")
+    expect_equal((result["colour"], result["range"]), ("blue", "bytes 5-10/11"), "metadata and range")
+    expect_equal(result["errors"], ["NoSuchKey", "AccessDenied"], "errors")
+    expect_equal(result["keys"], [f"{task['prefix']}sdk a+b 中.txt"], "keys")
+    expect(result["etag"] and result["id"], f"no ETag or no request id was read: {result}")
 
 
 @CORS.check
 def aws_sdk_v3_multipart(c):
-    told = c.step("sdk_multipart", c.sdk(ALICE, BUCKET))
-    expect_equal(told["sha256"], hashlib.sha256(sample(SIZE)).hexdigest(), "SHA-256")
+    result = c.step("sdk_multipart", c.sdk(ALICE, BUCKET))
+    expect_equal(result["sha256"], hashlib.sha256(sample(SIZE)).hexdigest(), "SHA-256")
 
 
 @CORS.check
 def cos_js_sdk_v5(c):
-    asked = c.sdk(CAROL, CAROLS_BUCKET)
-    told = c.step("cos", asked)
-    expect_equal((told["text"], told["colour"], told["none"]), ("from a page", "blue", 404), "what was read")
-    expect_equal(told["keys"], [f"{asked['prefix']}cos a+b 中.txt"], "keys")
-    expect_equal(told["sha256"], hashlib.sha256(sample(SIZE)).hexdigest(), "SHA-256")
-    expect(told["etag"], "no ETag was read")
+    task = c.sdk(CAROL, CAROLS_BUCKET)
+    result = c.step("cos", task)
+    expect_equal((result["text"], result["colour"], result["none"]), ("from a page", "blue", 404), "what was read")
+    expect_equal(result["keys"], [f"{task['prefix']}cos a+b 中.txt"], "keys")
+    expect_equal(result["sha256"], hashlib.sha256(sample(SIZE)).hexdigest(), "SHA-256")
+    expect(result["etag"], "no ETag was read")
 
 
 @CORS.check
 def uppy_multipart(c):
-    told = c.step("uppy", c.sdk(ALICE, BUCKET))
-    expect_equal((told["successful"], told["failed"]), (1, []), "uploads")
+    result = c.step("uppy", c.sdk(ALICE, BUCKET))
+    expect_equal((result["successful"], result["failed"]), (1, []), "uploads")
     expect(c.body("uppy/photo-0001.jpg") == sample(SIZE), "the object is another")
 
 
@@ -185,13 +185,13 @@ def presigned_put_and_get(c):
     headers = {"Content-Type": "image/jpeg"}
     requests = [{"url": put, "method": "PUT", "headers": headers, "body": "jpeg"}, {"url": get}]
     stored, got = c.step("fetches", {"requests": requests})
-    expect_equal((stored["status"], got["status"], got["text"]), (200, 200, "jpeg"), "answers")
+    expect_equal((stored["status"], got["status"], got["text"]), (200, 200, "jpeg"), "responses")
     expect_equal(stored["headers"].get("etag"), got["headers"].get("etag"), "ETag")
     expect(got["headers"].get("x-amz-request-id"), f"no request id was read: {got}")
 
 
 @CORS.check
-def form_with_a_readable_answer(c):
+def form_with_a_readable_response(c):
     created = {"success_action_status": "201"}
     form = c.s3.generate_presigned_post(BUCKET, c.key("${filename}"), Fields=created, Conditions=[created])
     refused = c.s3.generate_presigned_post(BUCKET, c.key("refused"), Conditions=[["content-length-range", 0, 1]])

@@ -80,11 +80,11 @@ class Sdk:
 
     def listings(self, prefix):
         for size, named in ((7, {"EncodingType": "url"}), (1000, {"EncodingType": "url"}), (1000, {})):
-            keys, marker, said = [], "", unquote if named else str
+            keys, marker, decoded = [], "", unquote if named else str
             while marker is not None:
                 page = self.list_objects(Prefix=prefix, MaxKeys=size, Marker=marker, **named)
-                keys += [said(entry["Key"]) for entry in page.get("Contents", [])]
-                marker = said(page["NextMarker"]) if page["IsTruncated"] == "true" else None
+                keys += [decoded(entry["Key"]) for entry in page.get("Contents", [])]
+                marker = decoded(page["NextMarker"]) if page["IsTruncated"] == "true" else None
             yield f"list_objects by {size} {named}", keys
         keys, marker = [], {}
         while marker is not None:
@@ -97,8 +97,8 @@ class Sdk:
     def remove_all(self, prefix):
         [(_, keys), *_] = self.listings(prefix)
         doomed = [{"Key": key} for key in keys]
-        said = self.delete_objects(Delete={"Object": doomed, "Quiet": "true"})
-        expect("Error" not in said, f"errors: {said}")
+        result = self.delete_objects(Delete={"Object": doomed, "Quiet": "true"})
+        expect("Error" not in result, f"errors: {result}")
 
 
 SDK = Group("cos-sdk", Sdk)
@@ -107,9 +107,9 @@ SDK = Group("cos-sdk", Sdk)
 @SDK.check
 def put_and_get(c):
     data = sample(60_000)
-    said = c.put("up", data, EnableMD5=True, ContentType="text/x-cosgate", Metadata={"x-cos-meta-owner": "alice"})
-    expect("x-cos-request-id" in said, f"no x-cos-request-id: {said}")
-    expect("x-cos-hash-crc64ecma" in said, f"no x-cos-hash-crc64ecma: {said}")
+    result = c.put("up", data, EnableMD5=True, ContentType="text/x-cosgate", Metadata={"x-cos-meta-owner": "alice"})
+    expect("x-cos-request-id" in result, f"no x-cos-request-id: {result}")
+    expect("x-cos-hash-crc64ecma" in result, f"no x-cos-hash-crc64ecma: {result}")
     back = c.get_object(Key=c.key("up"))
     expect_same(back["Body"].get_raw_stream().read(), data)
     expect_equal(back["Content-Type"], "text/x-cosgate", "Content-Type")
@@ -201,9 +201,9 @@ def delete_one_and_many(c):
         c.put(name)
     c.delete_object(Key=c.key("gone/first"))
     doomed = [{"Key": c.key(name)} for name in names] + [{"Key": "bob/treasure"}]
-    said = c.delete_objects(Delete={"Object": doomed, "Quiet": "false"})
-    expect_equal(sorted(entry["Key"] for entry in said["Deleted"]), sorted(c.key(n) for n in names), "deleted")
-    expect_equal([(e["Key"], e["Code"]) for e in said["Error"]], [("bob/treasure", "AccessDenied")], "refused")
+    result = c.delete_objects(Delete={"Object": doomed, "Quiet": "false"})
+    expect_equal(sorted(entry["Key"] for entry in result["Deleted"]), sorted(c.key(n) for n in names), "deleted")
+    expect_equal([(e["Key"], e["Code"]) for e in result["Error"]], [("bob/treasure", "AccessDenied")], "refused")
     expect("Contents" not in c.list_objects(Prefix=c.key("gone/")), "something is left")
 
 
@@ -229,10 +229,10 @@ def presigned_urls(c):
     for method, body in (("PUT", data), ("GET", None), ("HEAD", None)):
         url = c.get_presigned_url(Key=c.key("link a+b"), Method=method, Headers={"host": f"{BUCKET}.{VIRTUAL_DOMAIN}"})
         host = {"Host": f"{BUCKET}.{VIRTUAL_DOMAIN}"}
-        status, _, said = fetch(url, method, body, host)
-        expect_equal(status, 200, f"status of {method}, body {said[:300]!r}")
+        status, _, text = fetch(url, method, body, host)
+        expect_equal(status, 200, f"status of {method}, body {text[:300]!r}")
         if method == "GET":
-            expect_same(said, data)
+            expect_same(text, data)
             expect_equal(fetch(url, "DELETE", None, host)[0], 403, "status of another method")
             expect_equal(fetch(url.replace("link", "other"), method, None, host)[0], 403, "status of another key")
 
@@ -269,13 +269,13 @@ class Coscmd:
 
     def __call__(self, *arguments, **more):
         argv = ["coscmd", "-c", self.configuration, "-l", self.log, *arguments]
-        said = run(argv, self.environment, **more)
-        return said if isinstance(said, str) else said.decode()
+        printed = run(argv, self.environment, **more)
+        return printed if isinstance(printed, str) else printed.decode()
 
     def key(self, name):
         return self.prefix + name
 
-    # What can be told of a key in a table: not the spaces at its end.
+    # What can be known of a key in a table: not the spaces at its end.
     shown = staticmethod(str.rstrip)
 
     def listings(self, prefix):

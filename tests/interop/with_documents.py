@@ -36,8 +36,8 @@ class Client:
             self.give(COMMANDS[name], shutil.which(place.programs[name]))
         if "go-sdk" in place.programs:
             # The modules and the objects that `run` has there already.
-            said = subprocess.run(["go", "env", "GOMODCACHE", "GOCACHE"], capture_output=True, check=True, text=True)
-            self.environment |= zip(("GOMODCACHE", "GOCACHE"), said.stdout.split())
+            printed = subprocess.run(["go", "env", "GOMODCACHE", "GOCACHE"], capture_output=True, check=True, text=True)
+            self.environment |= zip(("GOMODCACHE", "GOCACHE"), printed.stdout.split())
         if "rust-sdk" in place.programs:
             # The crates and the toolchain that `run` has there already.
             for name, folder in (("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")):

@@ -62,8 +62,8 @@ def copy_up_and_down(c):
 def looks_around(c):
     """`ls` and `tree` from the bucket down show the way to the own folder."""
     c.put("around/photo-0001.jpg")
-    said = json.loads(c("ls", "--json", f"cos/{BUCKET}"))
-    expect_equal(said["key"], "alice/", "the bucket")
+    printed = json.loads(c("ls", "--json", f"cos/{BUCKET}"))
+    expect_equal(printed["key"], "alice/", "the bucket")
     expect("alice" in c("tree", f"cos/{BUCKET}").decode(), "tree does not show the folder")
     found = c("find", f"cos/{BUCKET}/{c.key('around')}").decode().split()
     expect_equal(found, [f"cos/{BUCKET}/{c.key('around/photo-0001.jpg')}"], "find")
@@ -82,8 +82,8 @@ def mirror_both_ways(c):
 @MC.check
 def about_an_object(c):
     c.put("about.txt", b"about")
-    said = json.loads(c("stat", "--json", c.at("about.txt")))
-    expect_equal(said["size"], 5, "size")
+    printed = json.loads(c("stat", "--json", c.at("about.txt")))
+    expect_equal(printed["size"], 5, "size")
     c("cp", c.at("about.txt"), c.at("copy of about.txt"))
     c("mv", c.at("copy of about.txt"), c.at("moved.txt"))
     expect_same(c.body("moved.txt"), b"about")
@@ -92,8 +92,8 @@ def about_an_object(c):
 @MC.check
 def shares_a_link(c):
     c.put("shared a+b.txt", b"shared")
-    said = json.loads(c("share", "download", "--json", "--expire", "1m", c.at("shared a+b.txt")))
-    status, _, body = fetch(said["share"])
+    printed = json.loads(c("share", "download", "--json", "--expire", "1m", c.at("shared a+b.txt")))
+    status, _, body = fetch(printed["share"])
     expect_equal(status, 200, f"status, body {body[:300]!r}")
     expect_same(body, b"shared")
 

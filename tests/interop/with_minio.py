@@ -30,12 +30,12 @@ class Client:
         self.put(name, data, part_size=PART)
 
     def body(self, name, **more):
-        answer = self.s3.get_object(BUCKET, self.key(name), **more)
+        response = self.s3.get_object(BUCKET, self.key(name), **more)
         try:
-            return answer.read()
+            return response.read()
         finally:
-            answer.close()
-            answer.release_conn()
+            response.close()
+            response.release_conn()
 
     def listed(self, prefix):
         return [item.object_name for item in self.s3.list_objects(BUCKET, self.key(prefix), recursive=True)]
@@ -107,8 +107,8 @@ def range_of_object(c):
 def presigned_get_and_put(c):
     data = sample(5000)
     hour = timedelta(hours=1)
-    status, _, said = fetch(c.s3.presigned_put_object(BUCKET, c.key("signed a+b"), hour), "PUT", data)
-    expect_equal(status, 200, f"status of PUT, body {said[:300]!r}")
+    status, _, text = fetch(c.s3.presigned_put_object(BUCKET, c.key("signed a+b"), hour), "PUT", data)
+    expect_equal(status, 200, f"status of PUT, body {text[:300]!r}")
     status, _, back = fetch(c.s3.presigned_get_object(BUCKET, c.key("signed a+b"), hour))
     expect_equal(status, 200, f"status of GET, body {back[:300]!r}")
     expect_same(back, data)

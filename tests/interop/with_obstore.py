@@ -107,8 +107,8 @@ def ranges_and_copy(c):
 def presigned_get_and_put(c):
     data = sample(5000)
     minute = timedelta(minutes=1)
-    status, _, said = fetch(obstore.sign(c.s3, "PUT", c.key("signed"), minute), "PUT", data)
-    expect_equal(status, 200, f"status of PUT, body {said[:300]!r}")
+    status, _, printed = fetch(obstore.sign(c.s3, "PUT", c.key("signed"), minute), "PUT", data)
+    expect_equal(status, 200, f"status of PUT, body {printed[:300]!r}")
     status, _, back = fetch(obstore.sign(c.s3, "GET", c.key("signed"), minute))
     expect_equal(status, 200, f"status of GET, body {back[:300]!r}")
     expect_same(back, data)

@@ -177,8 +177,8 @@ def list_by_pages(c):
 
 @OTHER.check
 def list_buckets(c):
-    said = c("lsjson", "cos:").decode()
-    expect_equal([item["Name"] for item in json.loads(said)], [BUCKET], "buckets")
+    printed = c("lsjson", "cos:").decode()
+    expect_equal([item["Name"] for item in json.loads(printed)], [BUCKET], "buckets")
 
 
 @OTHER.check

@@ -66,6 +66,6 @@ def forget_and_prune(c):
 @RESTIC.check
 def fenced(c):
     outside = [*c.base[:3], c.base[3].replace(ALICE.prefix, "bob/"), *c.base[4:]]
-    said = run([*outside, "init"], c.environment, fails=True)
+    printed = run([*outside, "init"], c.environment, fails=True)
     # restic prints the message without the code
-    expect("outside the prefixes" in said, f"not refused as outside the prefix: {said}")
+    expect("outside the prefixes" in printed, f"not refused as outside the prefix: {printed}")

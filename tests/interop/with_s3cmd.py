@@ -136,9 +136,9 @@ def multipart(c):
 @S3CMD.check
 def info_and_metadata(c):
     c.put("info", b"12345", "--add-header=x-amz-meta-owner:alice", "--mime-type=text/x-cosgate")
-    said = c("info", c.url("info")).decode()
+    printed = c("info", c.url("info")).decode()
     for wanted in ("File size: 5", "MIME type: text/x-cosgate", "x-amz-meta-owner: alice"):
-        expect(wanted in " ".join(said.split()), f"no {wanted!r} in {said}")
+        expect(wanted in " ".join(printed.split()), f"no {wanted!r} in {printed}")
 
 
 @S3CMD.check
@@ -163,8 +163,8 @@ def ls(c):
 
 @S3CMD.check
 def ls_buckets(c):
-    said = c("ls").decode()
-    expect_equal([line.rsplit(maxsplit=1)[1] for line in said.splitlines()], [f"s3://{BUCKET}"], "buckets")
+    printed = c("ls").decode()
+    expect_equal([line.rsplit(maxsplit=1)[1] for line in printed.splitlines()], [f"s3://{BUCKET}"], "buckets")
 
 
 @S3CMD.check
@@ -218,8 +218,8 @@ def copy_and_move(c):
 @S3CMD.check
 def multipart_uploads(c):
     """`s3cmd multipart` lists a bucket's uploads and has no prefix: it shows those below `alice/` alone."""
-    said = c("multipart", f"s3://{BUCKET}").decode()
-    expect("bob/" not in said, f"uploads of others: {said}")
+    printed = c("multipart", f"s3://{BUCKET}").decode()
+    expect("bob/" not in printed, f"uploads of others: {printed}")
 
 
 @S3CMD.check
@@ -230,5 +230,5 @@ def fenced(c):
         ["ls", f"s3://{BUCKET}/bob/"],
         ["del", f"s3://{BUCKET}/bob/treasure"],
     ):
-        said = c(*arguments, fails=True)
-        expect("AccessDenied" in said or "403" in said, f"not refused as AccessDenied: {said}")
+        printed = c(*arguments, fails=True)
+        expect("AccessDenied" in printed or "403" in printed, f"not refused as AccessDenied: {printed}")

@@ -55,8 +55,8 @@ class Client:
 
     def listings(self, prefix):
         # Exit 1 says that there is none, in JSON and on the other stream.
-        said = self("--json", "ls", f"s3://{BUCKET}/{prefix}*", codes=(0, 1)).decode()
-        yield "ls", [json.loads(line)["key"].removeprefix(f"s3://{BUCKET}/") for line in said.splitlines()]
+        printed = self("--json", "ls", f"s3://{BUCKET}/{prefix}*", codes=(0, 1)).decode()
+        yield "ls", [json.loads(line)["key"].removeprefix(f"s3://{BUCKET}/") for line in printed.splitlines()]
 
     def sync_down(self, prefix, folder):
         self("sync", "--delete", "--size-only", f"s3://{BUCKET}/{prefix}*", f"{folder}/")
@@ -68,8 +68,8 @@ class Client:
         self("rm", f"s3://{BUCKET}/{prefix}*")
 
     def listed(self, pattern):
-        said = self("--json", "ls", self.url(pattern)).decode()
-        return sorted(json.loads(line)["key"].split(self.prefix, 1)[1] for line in said.splitlines())
+        printed = self("--json", "ls", self.url(pattern)).decode()
+        return sorted(json.loads(line)["key"].split(self.prefix, 1)[1] for line in printed.splitlines())
 
 
 S5CMD = Group("s5cmd", lambda place: Client(place, "v2"))
@@ -111,9 +111,9 @@ def multipart(c):
 @S5CMD.check
 def metadata(c):
     c("cp", "--metadata", "owner=alice", "--content-type", "text/x-cosgate", c.file("meta", b"x"), c.url("meta"))
-    said = json.loads(c("head", c.url("meta")))
-    expect_equal(said.get("metadata", {}).get("owner") or said.get("metadata", {}).get("Owner"), "alice", "metadata")
-    expect_equal(said.get("content_type"), "text/x-cosgate", "Content-Type")
+    printed = json.loads(c("head", c.url("meta")))
+    expect_equal(printed.get("metadata", {}).get("owner") or printed.get("metadata", {}).get("Owner"), "alice", "metadata")
+    expect_equal(printed.get("content_type"), "text/x-cosgate", "Content-Type")
 
 
 @S5CMD.check
@@ -150,8 +150,8 @@ def ls(c):
 
 @S5CMD.check
 def ls_buckets(c):
-    said = c("ls").decode()
-    expect_equal([line.rsplit(maxsplit=1)[1] for line in said.splitlines()], [f"s3://{BUCKET}"], "buckets")
+    printed = c("ls").decode()
+    expect_equal([line.rsplit(maxsplit=1)[1] for line in printed.splitlines()], [f"s3://{BUCKET}"], "buckets")
 
 
 @S5CMD.check
@@ -205,7 +205,7 @@ def fenced(c):
         ["cat", f"s3://{BUCKET}/bob/treasure"],
         ["ls", f"s3://{BUCKET}/bob/"],
     ):
-        said = c(*arguments, fails=True)
-        expect("AccessDenied" in said or "403" in said or "Forbidden" in said, f"not refused as AccessDenied: {said}")
+        printed = c(*arguments, fails=True)
+        expect("AccessDenied" in printed or "403" in printed or "Forbidden" in printed, f"not refused as AccessDenied: {printed}")
     # of a multi-delete's errors s5cmd prints the message without the code
     c("rm", f"s3://{BUCKET}/bob/treasure", fails=True)

@@ -1,4 +1,4 @@
-"""AWS SDKs that are not Python's, each in a process of its own (`js/`, `rust/`), which is told what to do line by line."""
+"""AWS SDKs that are not Python's, each in a process of its own (`js/`, `rust/`), which reads its tasks line by line."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ from harness import (
     sample,
 )
 
-ANSWER_SECONDS = 60
+RESULT_SECONDS = 60
 
 
 class Client:
@@ -39,17 +39,17 @@ class Client:
         )
 
     def __call__(self, way, **what):
-        asked = json.dumps({"way": way, "Bucket": BUCKET, **what})
-        self.process.stdin.write(f"{asked}\n".encode())
+        task = json.dumps({"way": way, "Bucket": BUCKET, **what})
+        self.process.stdin.write(f"{task}\n".encode())
         self.process.stdin.flush()
-        late = threading.Timer(ANSWER_SECONDS, self.process.kill)
+        late = threading.Timer(RESULT_SECONDS, self.process.kill)
         late.start()
-        said = self.process.stdout.readline()
+        printed = self.process.stdout.readline()
         late.cancel()
-        expect(said, f"the process ended, or said nothing for {ANSWER_SECONDS} s")
-        answer = json.loads(said)
-        expect("done" in answer, answer.get("refused"))
-        return answer["done"]
+        expect(printed, f"the process ended, or wrote nothing for {RESULT_SECONDS} s")
+        result = json.loads(printed)
+        expect("done" in result, result.get("refused"))
+        return result["done"]
 
     def key(self, name):
         return self.prefix + name
@@ -214,8 +214,8 @@ def presigned_get_and_put(c):
     for client in ("default", "required"):
         name = f"presigned a+b {client}"
         url = c("sign", client=client, call="put", Key=c.key(name))
-        status, _, said = fetch(url, "PUT", data)
-        expect_equal(status, 200, f"status of PUT with {client} settings, body {said[:500]!r}, to {url}")
+        status, _, text = fetch(url, "PUT", data)
+        expect_equal(status, 200, f"status of PUT with {client} settings, body {text[:500]!r}, to {url}")
         status, _, back = fetch(c("sign", client=client, call="get", Key=c.key(name)))
         expect_equal(status, 200, f"status of GET, body {back[:300]!r}")
         expect_same(back, data)
@@ -268,8 +268,8 @@ def presigned_post(c):
         Fields={"x-amz-meta-owner": "alice"},
         Expires=60,
     )
-    status, _, said = post(form["url"], form["fields"], data, "from js.bin")
-    expect_equal(status, 204, f"status, body {said[:500]!r}")
+    status, _, text = post(form["url"], form["fields"], data, "from js.bin")
+    expect_equal(status, 204, f"status, body {text[:500]!r}")
     expect_same(c.body("posted/from js.bin"), data)
     head = c("head", Key=c.key("posted/from js.bin"))
     expect_equal(head["Metadata"], {"owner": "alice"}, "metadata")

@@ -150,7 +150,7 @@ class Node(Client):
         super().__init__(place, "node")
 
     def walk(self, **how):
-        asked = {
+        task = {
             "Bucket": BUCKET,
             "Region": REGION,
             "cos": self.direct.cos,
@@ -163,7 +163,7 @@ class Node(Client):
             "NODE_EXTRA_CA_CERTS": str(self.place.certificates / "ca.pem"),
         }
         argv = ["node", self.place.node_folder / "temporary-keys.mjs"]
-        return json.loads(run(argv, environment, stdin=json.dumps(asked).encode()))
+        return json.loads(run(argv, environment, stdin=json.dumps(task).encode()))
 
 
 NODE = Group("keys/node", Node)
@@ -178,12 +178,12 @@ def credentials_as_sdk_json_in_node(c):
 def get_authorization_asks_cosgate(c):
     walk = c.walk(**{"from": "cosgate", "cosgate": c.place.endpoint, "id": CAROL.key_id, "secret": CAROL.secret})
     expect_walked(walk, "with a key of POST /.cosgate/credentials")
-    # carol's own folder, but not what was asked for.
+    # carol's own folder, but not what was requested.
     beside = c.walk(
         **{"from": "cosgate", "cosgate": c.place.endpoint, "id": CAROL.key_id, "secret": CAROL.secret},
         outside=f"{CAROL.prefix}beside/",
     )
-    expect_walked(beside, "beside the prefix that was asked for")
+    expect_walked(beside, "beside the prefix that was requested")
 
 
 @NODE.check
@@ -265,8 +265,8 @@ def boto3_asks_the_container_endpoint(c):
 def boto3_with_a_wrong_token_has_no_key(c):
     argv = [sys.executable, HERE / "walk_boto3.py", BUCKET, c.prefix, OUTSIDE]
     variables = c.container(AWS_CONTAINER_AUTHORIZATION_TOKEN="somebody-else's-container-token")
-    said = run(argv, {**c.environment, **variables}, fails=True)
-    expect("Received non 200 response 403" in said, f"another end: {said}")
+    printed = run(argv, {**c.environment, **variables}, fails=True)
+    expect("Received non 200 response 403" in printed, f"another end: {printed}")
 
 
 @AWS.check
@@ -286,8 +286,8 @@ def awscli_with_both(c):
         url = f"s3://{BUCKET}/{c.prefix}{name}"
         run(["aws", "s3", "cp", source, url], environment)
         expect_same(run(["aws", "s3", "cp", url, "-"], environment), source.read_bytes(), name)
-        said = run(["aws", "s3", "cp", source, f"s3://{BUCKET}/{OUTSIDE}{name}"], environment, fails=True)
-        expect("AccessDenied" in said, f"refused otherwise: {said}")
+        printed = run(["aws", "s3", "cp", source, f"s3://{BUCKET}/{OUTSIDE}{name}"], environment, fails=True)
+        expect("AccessDenied" in printed, f"refused otherwise: {printed}")
 
 
 # coscmd

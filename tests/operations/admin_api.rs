@@ -73,9 +73,12 @@ fn shows_each_tenant_with_its_key_and_traffic() {
     let admin = program.address("admin=");
     assert_eq!(photo(program.addr, ACME, PHOTO), 404);
     assert_eq!(photo(program.addr, ACME, "/photos/globex/x"), 403);
-    let said = json(admin, "/tenants");
-    assert_eq!((&said["found"], &said["next"]), (&3.into(), &Value::Null));
-    let tenants = said["tenants"].as_array().unwrap();
+    let printed = json(admin, "/tenants");
+    assert_eq!(
+        (&printed["found"], &printed["next"]),
+        (&3.into(), &Value::Null)
+    );
+    let tenants = printed["tenants"].as_array().unwrap();
     let names: Vec<_> = tenants
         .iter()
         .map(|tenant| tenant["name"].as_str().unwrap())
@@ -183,11 +186,11 @@ fn refreshes_the_key_of_one_tenant_or_all() {
         "one that had no key"
     );
     eventually("it has its first", || generation("anyone") == 1);
-    let (status, said) = refresh(admin, "?tenant=nobody");
+    let (status, printed) = refresh(admin, "?tenant=nobody");
     assert_eq!(status, 404);
     assert!(
-        said["error"].as_str().unwrap().contains("/tenants"),
-        "{said}"
+        printed["error"].as_str().unwrap().contains("/tenants"),
+        "{printed}"
     );
     assert_eq!(refresh(admin, "?tenant=fixed").0, 409);
     assert_eq!(refresh(admin, "?tenants=acme").0, 400);
@@ -323,8 +326,8 @@ fn lists_come_page_by_page() {
     ] {
         let reply = get(admin, wrong);
         assert_eq!(reply.status, 400, "{wrong}");
-        let said: Value = serde_json::from_str(&reply.text()).unwrap();
-        assert!(said["error"].is_string(), "{said}");
+        let printed: Value = serde_json::from_str(&reply.text()).unwrap();
+        assert!(printed["error"].is_string(), "{printed}");
     }
 }
 
@@ -346,7 +349,7 @@ fn needs_the_token_where_there_is_one() {
     );
     for page in PAGES {
         let refused = get(admin, page);
-        assert_eq!(refused.status, 401, "{page}");
+        assert_refused(&refused, page, 401);
         let challenge = refused.header("www-authenticate").unwrap();
         assert!(challenge.starts_with("Basic realm="), "{challenge}");
         assert_eq!(with(page, "Bearer another-token-of-16"), 401, "{page}");
@@ -358,7 +361,7 @@ fn needs_the_token_where_there_is_one() {
         assert_eq!(get(admin, page).status, 200, "{page}");
     }
     for page in ["/reload", "/keys/refresh"] {
-        assert_eq!(Call::new(admin, "POST", page).send().status, 401, "{page}");
+        assert_refused(&Call::new(admin, "POST", page).send(), page, 401);
     }
     let page = Call::new(admin, "GET", "/config")
         .header("Authorization", &basic)
@@ -436,8 +439,58 @@ fn a_name_that_another_site_points_here_gets_nothing() {
         call.headers
             .retain(|(name, _)| !name.eq_ignore_ascii_case("host"));
         let reply = call.header("Host", "rebound.example:9001").send();
-        assert_eq!(reply.status, 421, "{target}");
+        assert_refused(&reply, target, 421);
+        // RFC 9112 section 3.2.2: the host of an absolute target counts, and not `Host`.
+        let absolute = |host: &str| get(admin, &format!("http://{host}{target}"));
+        assert_refused(&absolute("rebound.example"), target, 421);
+        assert_refused(&absolute("localhost@rebound.example"), target, 421);
+        let found = if target.contains("nothing") { 404 } else { 200 };
+        assert_eq!(absolute("localhost").status, found, "{target}");
     }
+}
+
+/// Refused with this status: the reason is JSON, or a line for a scraper.
+fn assert_refused(reply: &Reply, path: &str, status: u16) {
+    let text = reply.text();
+    assert_eq!(reply.status, status, "{path}: {text}");
+    let is_text = ["/livez", "/metrics", "/readyz"].contains(&path);
+    if is_text {
+        assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+        assert!(!text.contains('{'), "{text}");
+        return;
+    }
+    assert_eq!(
+        reply.header("content-type"),
+        Some("application/json"),
+        "{path}"
+    );
+    let said: Value = serde_json::from_str(&text).unwrap();
+    assert!(
+        said["error"].as_str().is_some_and(|why| !why.is_empty()),
+        "{said}"
+    );
+}
+
+#[test]
+fn every_refusal_is_json_but_for_scrapers() {
+    let emulator = support::emulator();
+    let program = Program::serve(&text(&emulator, ""));
+    let admin = program.address("admin=");
+    for path in [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/tenants",
+        "/status.css",
+        "/reload",
+    ] {
+        let method = if path == "/reload" { "GET" } else { "PUT" };
+        assert_refused(&Call::new(admin, method, path).send(), path, 405);
+        let of_page = Call::new(admin, "POST", path).header("sec-fetch-site", "cross-site");
+        assert_refused(&of_page.send(), path, 403);
+    }
+    assert_refused(&get(admin, "/nothing-is-here"), "/nothing-is-here", 404);
+    assert_refused(&get(admin, "/tenants?limit=0"), "/tenants", 400);
 }
 
 #[test]

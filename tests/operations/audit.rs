@@ -1,4 +1,4 @@
-//! The line that each decision leaves: who asked, what became of it, and the step that refused.
+//! The line that each decision leaves: who called, what became of it, and the step that refused.
 #![expect(
     clippy::indexing_slicing,
     reason = "a field that is not there is Null, and fails its test"
@@ -12,10 +12,10 @@ use cosgate::sign::sigv2;
 use http::HeaderMap;
 use serde_json::Value;
 
-/// The line of the request whose answer had this id.
+/// The line of the request whose response had this id.
 fn line(gateway: &Gateway, id: Option<&str>) -> Value {
     let id = id.unwrap_or_default();
-    gateway.log.assert_says(id);
+    gateway.log.assert_contains(id);
     let text = gateway.log.text();
     let line = text
         .lines()
@@ -25,11 +25,11 @@ fn line(gateway: &Gateway, id: Option<&str>) -> Value {
 }
 
 #[track_caller]
-fn told(gateway: &Gateway, call: &Call, verdict: &str, step: Option<&str>) -> Value {
+fn logged(gateway: &Gateway, call: &Call, verdict: &str, step: Option<&str>) -> Value {
     let reply = call.send();
     let line = line(gateway, reply.header("x-amz-request-id"));
-    let said = (line["verdict"].as_str(), line["step"].as_str());
-    assert_eq!(said, (Some(verdict), step), "{line}");
+    let printed = (line["verdict"].as_str(), line["step"].as_str());
+    assert_eq!(printed, (Some(verdict), step), "{line}");
     assert_eq!(line["status"], reply.status, "{line}");
     let client = line["client"].as_str().unwrap_or_default();
     assert_eq!(client, "127.0.0.1", "{line}");
@@ -37,9 +37,9 @@ fn told(gateway: &Gateway, call: &Call, verdict: &str, step: Option<&str>) -> Va
 }
 
 #[test]
-fn what_was_allowed_is_told_with_who_asked_and_what_cos_said() {
+fn what_was_allowed_is_logged_with_its_caller_and_coss_response() {
     let world = World::with("[tenants.acme.limits]\nobject_size = \"1KiB\"");
-    let ok = |call: &Call| told(&world.gateway, call, "allowed", None);
+    let ok = |call: &Call| logged(&world.gateway, call, "allowed", None);
     let line = ok(&world.signed("PUT", "/photos/acme/x").body("hello"));
     assert_eq!(
         (&line["identity"], &line["key_id"]),
@@ -77,15 +77,15 @@ fn what_was_allowed_is_told_with_who_asked_and_what_cos_said() {
         (&"NoSuchKey".into(), &"anyone".into())
     );
     let location = world.signed("GET", "/photos?location");
-    let line = told(&world.gateway, &location, "answered_here", None);
+    let line = logged(&world.gateway, &location, "answered_here", None);
     assert_eq!(line["upstream_ms"], Value::Null);
 }
 
 #[test]
-fn what_a_copy_reads_and_a_multi_delete_may_not_is_told() {
+fn what_a_copy_reads_and_a_multi_delete_may_not_is_logged() {
     let world = World::new();
     world.put("/photos/acme/a", "x");
-    let ok = |call: &Call| told(&world.gateway, call, "allowed", None);
+    let ok = |call: &Call| logged(&world.gateway, call, "allowed", None);
 
     let copy = world.signed("PUT", "/photos/acme/b");
     let line = ok(&copy.header("x-amz-copy-source", "photos/acme/a"));
@@ -95,7 +95,7 @@ fn what_a_copy_reads_and_a_multi_delete_may_not_is_told() {
     );
     let copy = world.signed("PUT", "/photos/acme/b");
     let copy = copy.header("x-amz-copy-source", "photos/globex/a");
-    let line = told(&world.gateway, &copy, "refused", Some("authorize"));
+    let line = logged(&world.gateway, &copy, "refused", Some("authorize"));
     assert_eq!(line["source"], "photos/globex/a");
 
     let delete = |keys: &[&str]| {
@@ -113,7 +113,7 @@ fn what_a_copy_reads_and_a_multi_delete_may_not_is_told() {
 fn what_was_refused_names_its_step() {
     let world =
         World::with("[tenants.acme.limits]\nobject_size = \"1KiB\"\nconcurrent_requests = 1");
-    let refused = |call: &Call, step| told(&world.gateway, call, "refused", Some(step));
+    let refused = |call: &Call, step| logged(&world.gateway, call, "refused", Some(step));
     let signed = |method, target| world.signed(method, target);
     refused(&signed("GET", "/photos/acme/../x"), "parse");
     refused(&signed("GET", "/photos/acme/x?policy"), "parse");
@@ -160,13 +160,13 @@ fn what_was_refused_names_its_step() {
 #[test]
 fn a_tenant_over_its_limits_is_refused_at_their_step() {
     let world = World::with("[tenants.acme.limits]\nrequests_per_second = 1\nburst = 1");
-    told(
+    logged(
         &world.gateway,
         &world.signed("GET", "/"),
         "answered_here",
         None,
     );
-    told(
+    logged(
         &world.gateway,
         &world.signed("GET", "/"),
         "refused",
@@ -179,7 +179,7 @@ fn what_failed_names_its_step_too() {
     let world = World::new();
     let sts = |fault| world.emulator.faults().change(|faults| faults.sts = fault);
     sts(Some(StsFault::Error("AuthFailure.SignatureFailure".into())));
-    told(
+    logged(
         &world.gateway,
         &world.signed("GET", "/photos/acme/x"),
         "failed",
@@ -192,20 +192,20 @@ fn what_failed_names_its_step_too() {
     });
     let scripted = Scripted::new(vec![breaks]);
     let get = scripted.signed("GET", "/photos/acme/x");
-    let line = told(&scripted.gateway, &get, "failed", Some("upstream"));
+    let line = logged(&scripted.gateway, &get, "failed", Some("upstream"));
     assert_eq!(line["tries"], 2);
 
     let cuts = act(|peer| {
         peer.head();
-        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+        peer.respond("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
     });
     let scripted = Scripted::new(vec![cuts]);
     let get = scripted.signed("GET", "/photos/acme/x");
-    told(&scripted.gateway, &get, "failed", Some("upstream"));
+    logged(&scripted.gateway, &get, "failed", Some("upstream"));
 }
 
 #[test]
-fn a_url_of_version_2_is_told_from_one_of_version_4() {
+fn a_url_of_version_2_is_distinguished_from_one_of_version_4() {
     let emulator = support::emulator();
     let config = toml(emulator.cos_addr(), emulator.sts_addr(), "");
     let config = config.replacen("[server]", "[server]\nallow_sigv2_presign = true", 1);
@@ -221,7 +221,7 @@ fn a_url_of_version_2_is_told_from_one_of_version_4() {
     let expires = wall_clock().plus(60).unix();
     let query = sigv2::presigned_query(&request, ACME.0, &Secret::new(ACME.1), expires);
     let get = Call::new(gateway.addr, "GET", &format!("/photos/acme/x?{query}"));
-    let line = told(&gateway, &get, "allowed", None);
+    let line = logged(&gateway, &get, "allowed", None);
     assert_eq!(
         (&line["identity"], &line["key_id"]),
         (&"sigv2".into(), &ACME.0.into())
@@ -240,7 +240,7 @@ fn a_head_that_is_no_http_leaves_a_line_too() {
 }
 
 #[test]
-fn a_client_that_leaves_before_its_answer_is_told_as_failed() {
+fn a_client_that_leaves_before_its_response_is_logged_as_failed() {
     let world = World::new();
     let put = world
         .signed("PUT", "/photos/acme/x")
@@ -259,7 +259,7 @@ fn cuts_and_escapes_user_agents() {
     let world = World::new();
     let get = |agent: &str, referer: &str| {
         let get = world.signed("GET", "/photos?location").presigned(60);
-        told(
+        logged(
             &world.gateway,
             &get.header("user-agent", agent).header("referer", referer),
             "answered_here",
@@ -290,7 +290,7 @@ fn cuts_and_escapes_user_agents() {
 #[test]
 fn logs_the_prefix_of_a_listing() {
     let world = World::new();
-    let ok = |call: &Call| told(&world.gateway, call, "allowed", None);
+    let ok = |call: &Call| logged(&world.gateway, call, "allowed", None);
     let line = ok(&world.signed("GET", "/photos?list-type=2&prefix=acme%2Fa%20b"));
     assert_eq!(
         (&line["operation"], &line["prefix"], &line["key"]),
@@ -303,25 +303,25 @@ fn logs_the_prefix_of_a_listing() {
 #[test]
 fn joins_the_trace_of_the_client() {
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let answers = act(|peer| {
+    let serves = act(|peer| {
         let head = peer.head().unwrap_or_default();
         assert!(
             head.starts_with("GET /") && !head.contains("trace"),
             "{head}"
         );
-        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+        peer.respond("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
     });
-    let scripted = Scripted::new(vec![answers]);
+    let scripted = Scripted::new(vec![serves]);
     let get = scripted
         .signed("GET", "/photos/acme/x")
         .header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"))
         .header("tracestate", "vendor=opaque");
-    let line = told(&scripted.gateway, &get, "allowed", None);
+    let line = logged(&scripted.gateway, &get, "allowed", None);
     assert_eq!(line["trace_id"], trace);
     let world = World::new();
     let malformed = world.signed("GET", "/photos?location");
     let malformed = malformed.header("traceparent", &format!("00-{trace}-x-01"));
-    let line = told(&world.gateway, &malformed, "answered_here", None);
+    let line = logged(&world.gateway, &malformed, "answered_here", None);
     assert_eq!(line["trace_id"], Value::Null);
 }
 
@@ -329,7 +329,7 @@ fn joins_the_trace_of_the_client() {
 fn begins_a_trace_where_there_is_none() {
     let world = World::with("[traces]\nenabled = true");
     let trace = |call: &Call| {
-        let line = told(&world.gateway, call, "answered_here", None);
+        let line = logged(&world.gateway, call, "answered_here", None);
         line["trace_id"].as_str().unwrap_or_default().to_owned()
     };
     let location = world.signed("GET", "/photos?location");
@@ -365,7 +365,7 @@ fn logs_the_version_of_tls() {
         assert_eq!(line["tls"], spelt, "{line}");
     }
     let plain = World::new();
-    let line = told(
+    let line = logged(
         &plain.gateway,
         &plain.signed("GET", "/"),
         "answered_here",
@@ -380,7 +380,7 @@ fn writes_combined_lines_without_a_query() {
     let get = world.signed("GET", "/photos/acme/a%20b").presigned(60);
     let get = get.header("user-agent", "curl/8 \"x\"");
     assert_eq!(get.send().status, 404);
-    world.gateway.log.assert_says("curl/8");
+    world.gateway.log.assert_contains("curl/8");
     let text = world.gateway.log.text();
     assert!(text.starts_with("127.0.0.1 - acme ["), "{text}");
     let (_, rest) = text.split_once("] ").unwrap_or_default();
@@ -396,14 +396,14 @@ fn reload_changes_the_access_log() {
     let gateway = Gateway::start(&with("[log]\naccess_share = \"0%\""));
     let location = || Call::new(gateway.addr, "GET", "/photos?location").signed_by(ACME);
     let unwritten = location().send();
-    told(
+    logged(
         &gateway,
         &Call::new(gateway.addr, "GET", "/photos?location").signed_by((ACME.0, "wrong")),
         "refused",
         Some("authenticate"),
     );
     assert!(gateway.reload(&with("")).is_ok());
-    told(&gateway, &location(), "answered_here", None);
+    logged(&gateway, &location(), "answered_here", None);
     let id = unwritten.header("x-amz-request-id").unwrap_or_default();
     assert!(!id.is_empty() && !gateway.log.text().contains(id));
     assert!(
@@ -412,7 +412,7 @@ fn reload_changes_the_access_log() {
             .is_ok()
     );
     let call = location().header("user-agent", "hidden");
-    let line = told(&gateway, &call, "answered_here", None);
+    let line = logged(&gateway, &call, "answered_here", None);
     assert_eq!(line["user_agent"], Value::Null);
 }
 
@@ -445,7 +445,7 @@ fn no_secret_is_shown_by_debug() {
         credential.sigv4_key(scope.date, scope.region);
         credential.cos_key(now);
     }
-    let answer = br#"{"Response":{"Credentials":{"Token":"CANARY-token","TmpSecretId":"AKID","TmpSecretKey":"CANARY-secret"},"ExpiredTime":4000000000,"RequestId":"r"}}"#;
+    let response = br#"{"Response":{"Credentials":{"Token":"CANARY-token","TmpSecretId":"AKID","TmpSecretKey":"CANARY-secret"},"ExpiredTime":4000000000,"RequestId":"r"}}"#;
     let caller_secret = secret();
     let endpoint = StsEndpoint {
         host: "sts",
@@ -465,12 +465,15 @@ fn no_secret_is_shown_by_debug() {
         .find_map(|(_, value)| value.rsplit_once("Signature="))
         .map(|(_, signature)| signature.to_owned());
     let world = World::new();
-    world.ask("GET", "/photos?location").assert_ok();
+    world.fetch("GET", "/photos?location").assert_ok();
     let shown = [
         format!("{:?}", secret()),
         format!("{key:?} {chunks:?} {scope:?}"),
         format!("{credential:?} {:?}", Clock::new(wall_clock)),
-        format!("{:?} {caller:?} {call:?}", parse_response(200, answer, now)),
+        format!(
+            "{:?} {caller:?} {call:?}",
+            parse_response(200, response, now)
+        ),
         format!(
             "{:?}",
             tc3::ApiSigningKey::derive(&secret(), "2026-01-15", "sts")

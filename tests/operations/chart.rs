@@ -80,8 +80,8 @@ fn helm_finds_no_fault_in_the_chart() {
         let Some(output) = helm(&["lint", "--strict", CHART, "--values", &values(name)]) else {
             return;
         };
-        let said = stdout(&output) + &stderr(&output);
-        assert!(output.status.success(), "{name}: {said}");
+        let printed = stdout(&output) + &stderr(&output);
+        assert!(output.status.success(), "{name}: {printed}");
     }
 }
 
@@ -247,10 +247,10 @@ fn the_chart_refuses_values_that_it_does_not_know_and_keys_that_it_sets() {
         let Some(output) = helm(&arguments) else {
             return;
         };
-        let said = stderr(&output);
+        let printed = stderr(&output);
         assert!(
-            !output.status.success() && said.contains(message),
-            "{value}: {said}"
+            !output.status.success() && printed.contains(message),
+            "{value}: {printed}"
         );
     }
 }

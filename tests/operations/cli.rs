@@ -92,7 +92,7 @@ pub(crate) fn file_for(emulator: &Emulator) -> File {
     File::new(&toml(emulator.cos_addr(), emulator.sts_addr(), ""))
 }
 
-/// A command that runs until it is told to end.
+/// A command that runs until it is signalled to end.
 struct Running {
     child: Child,
     out: Arc<Mutex<String>>,
@@ -128,12 +128,12 @@ impl Running {
         self.err.lock().unwrap().clone()
     }
 
-    /// The address after `before` in what the program has said.
+    /// The address after `before` in what the program has declared.
     fn address(&self, before: &str) -> SocketAddr {
         let mut found = None;
         support::eventually(before, || {
-            let said = self.out() + &self.err();
-            found = said.split_once(before).and_then(|(_, after)| {
+            let printed = self.out() + &self.err();
+            found = printed.split_once(before).and_then(|(_, after)| {
                 let end = after.find(|c: char| c != ':' && c != '.' && !c.is_ascii_digit())?;
                 after[..end].parse().ok()
             });
@@ -192,7 +192,7 @@ fn every_command_explains_itself_with_examples() {
 
 #[test]
 fn wrong_arguments_end_with_2_and_say_what_is_right() {
-    for (arguments, said) in [
+    for (arguments, printed) in [
         (&["serv"][..], "serve"),
         (&["serve"][..], "--config"),
         (&["check", "--config", "/does/not/exist"][..], "--config"),
@@ -204,7 +204,7 @@ fn wrong_arguments_end_with_2_and_say_what_is_right() {
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        assert!(stderr(&output).contains(printed), "{}", stderr(&output));
         assert_eq!(stdout(&output), "");
     }
 }
@@ -227,20 +227,20 @@ fn check_says_ok_or_names_every_problem() {
     let output = run(&["check", "--config", bad.path()]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(stdout(&output), "");
-    let said = stderr(&output);
+    let printed = stderr(&output);
     for part in [
         "did you mean `listen`?",
         "APPID",
         "globex/../*",
         "NOT_SET_ANYWHERE",
     ] {
-        assert!(said.contains(part), "{part} is not in\n{said}");
+        assert!(printed.contains(part), "{part} is not in\n{printed}");
     }
-    let lines = said.lines().filter(|line| line.contains(": error: "));
-    assert!(lines.count() >= 4, "{said}");
+    let lines = printed.lines().filter(|line| line.contains(": error: "));
+    assert!(lines.count() >= 4, "{printed}");
     let output = run(&["serve", "--config", bad.path()]);
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!(stderr(&output), said);
+    assert_eq!(stderr(&output), printed);
 }
 
 #[test]
@@ -256,17 +256,17 @@ fn check_prints_what_changes_between_two_files_and_no_secret() {
     let (old, new) = (File::new(&old), File::new(&new));
     let output = run(&["check", "--diff", old.path(), new.path()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let said = stdout(&output);
+    let printed = stdout(&output);
     for line in [
         "~ tenant acme (~ grant photos (prefixes))\n",
         "- tenant anyone",
         "+ tenant initech",
     ] {
-        assert!(said.contains(line), "{line}: {said}");
+        assert!(printed.contains(line), "{line}: {printed}");
     }
     assert!(
-        !said.contains("globex") && !said.contains("a-secret-of-initech"),
-        "{said}"
+        !printed.contains("globex") && !printed.contains("a-secret-of-initech"),
+        "{printed}"
     );
     let same = run(&["check", "--diff", old.path(), old.path()]);
     assert_eq!(
@@ -308,14 +308,14 @@ fn check_names_certificates_that_would_not_serve() {
     for command in ["check", "serve"] {
         let output = run(&[command, "--config", bad.path()]);
         assert_eq!(output.status.code(), Some(2), "{command}");
-        let said = stderr(&output);
+        let printed = stderr(&output);
         for part in [
             "two.test.key",
             "belong together",
             "[upstream] ca_file",
             "[sts] ca_file",
         ] {
-            assert!(said.contains(part), "{part} is not in\n{said}");
+            assert!(printed.contains(part), "{part} is not in\n{printed}");
         }
     }
 }
@@ -364,16 +364,16 @@ fn certs_makes_what_serves_and_what_connects() {
     let path = |name: &str| certs.join(name);
     let made = run(&["certs", certs.to_str().unwrap(), "--name", "s3.test"]);
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
-    let said = stdout(&made);
+    let printed = stdout(&made);
     for name in ["ca", "server", "client"] {
-        assert!(said.contains(&format!("{name}.pem")), "{said}");
+        assert!(printed.contains(&format!("{name}.pem")), "{printed}");
         let key = fs::metadata(path(&format!("{name}.key"))).unwrap();
         assert_eq!(key.permissions().mode() & 0o777, 0o600, "{name}");
     }
-    assert!(!said.contains("PRIVATE KEY"));
+    assert!(!printed.contains("PRIVATE KEY"));
 
     // The lines for the configuration are taken as they are, client_ca included.
-    let (_, section) = said.split_once("[server.tls]\n").unwrap();
+    let (_, section) = printed.split_once("[server.tls]\n").unwrap();
     let (section, _) = section.split_once("\n\n").unwrap();
     let section = format!(
         "[server.tls]\n{}",
@@ -406,10 +406,10 @@ fn certs_overwrites_nothing_and_takes_no_bad_name() {
     fs::write(&client, "mine").unwrap();
     let output = run(&["certs", folder.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
-    let said = stderr(&output);
+    let printed = stderr(&output);
     assert!(
-        said.contains("client.pem exists already") && said.contains("another folder"),
-        "{said}"
+        printed.contains("client.pem exists already") && printed.contains("another folder"),
+        "{printed}"
     );
     assert_eq!(stdout(&output), "");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -627,7 +627,7 @@ fn credentials_needs_no_configuration() {
     key.request(&emulator, "PUT", "/old/a").assert_ok();
     assert_eq!(key.request(&emulator, "PUT", "/older").status, 403);
 
-    for (arguments, said) in [
+    for (arguments, printed) in [
         (vec!["--bucket", BUCKET], "the key has no scope"),
         ([&scope[..], &["--allow-prefix", "*"]].concat(), "action"),
         (
@@ -647,7 +647,7 @@ fn credentials_needs_no_configuration() {
             "qcs::cam",
         ),
     ] {
-        let output = if said == "plain http" {
+        let output = if printed == "plain http" {
             cosgate(&["credentials"])
                 .args(&arguments)
                 .env("TENCENTCLOUD_SECRET_ID", ACCOUNT.0)
@@ -659,8 +659,8 @@ fn credentials_needs_no_configuration() {
         };
         assert_ne!(output.status.code(), Some(0));
         assert!(
-            stderr(&output).contains(said),
-            "{said}: {}",
+            stderr(&output).contains(printed),
+            "{printed}: {}",
             stderr(&output)
         );
         assert_eq!(stdout(&output), "");
@@ -816,7 +816,7 @@ fn credentials_of_a_role_come_through_a_proxy_in_every_form() {
 }
 
 #[test]
-fn a_proxy_that_opens_no_tunnel_is_said_and_its_password_is_not() {
+fn a_proxy_that_opens_no_tunnel_is_reported_and_its_password_is_not() {
     let (addr, _) = tunnels();
     let output = cosgate(&["credentials", "--host", "refused.example"])
         .args(["--bucket", BUCKET, "--region", "ap-guangzhou"])
@@ -832,9 +832,9 @@ fn a_proxy_that_opens_no_tunnel_is_said_and_its_password_is_not() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = stderr(&output);
-    assert!(said.contains("status 407"), "{said}");
-    assert!(!said.contains("CANARY") && stdout(&output).is_empty());
+    let printed = stderr(&output);
+    assert!(printed.contains("status 407"), "{printed}");
+    assert!(!printed.contains("CANARY") && stdout(&output).is_empty());
 }
 
 #[test]
@@ -880,16 +880,16 @@ fn credentials_says_why_there_is_no_key_and_prints_nothing_else() {
         assert!(stderr(&output).contains(help), "{}", stderr(&output));
     }
     let refused = StsFault::Error("AuthFailure.SecretIdNotFound".into());
-    for (fault, said) in [
+    for (fault, printed) in [
         (refused, "check secret_id and secret_key of [issuers.main]"),
         (StsFault::Down, "run the command again"),
-        (StsFault::Hang, "no answer"), // the call or the wait for it ends first
+        (StsFault::Hang, "no response"), // the call or the wait for it ends first
     ] {
         emulator.faults().change(|faults| faults.sts = Some(fault));
         let output = run(&["credentials", "-c", file.path(), "-t", "acme"]);
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(stdout(&output), "");
-        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        assert!(stderr(&output).contains(printed), "{}", stderr(&output));
         assert!(stderr(&output).contains("`acme`"), "{}", stderr(&output));
         assert!(!stderr(&output).contains("by itself"), "it has ended");
     }
@@ -924,10 +924,10 @@ fn serve_says_which_address_is_taken() {
         .output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = stderr(&output);
+    let printed = stderr(&output);
     assert!(
-        said.contains(&address) && said.contains("[server] listen"),
-        "{said}"
+        printed.contains(&address) && printed.contains("[server] listen"),
+        "{printed}"
     );
 }
 
@@ -978,10 +978,10 @@ fn dev_says_which_flag_takes_another_address() {
     let address = taken.local_addr().unwrap().to_string();
     let output = run(&["dev", "--listen", &address]);
     assert_eq!(output.status.code(), Some(1));
-    let said = stderr(&output);
+    let printed = stderr(&output);
     assert!(
-        said.contains(&address) && said.contains("--listen"),
-        "{said}"
+        printed.contains(&address) && printed.contains("--listen"),
+        "{printed}"
     );
 }
 
@@ -998,7 +998,7 @@ fn fetch(address: SocketAddr, method: &str, path: &str) -> String {
 }
 
 #[test]
-fn dev_has_metrics_and_faults_where_it_says() {
+fn dev_has_metrics_and_faults_at_the_printed_addresses() {
     let dev = Dev::start(&["--listen", "127.0.0.1:0"]);
     let metrics = fetch(
         dev.running.address("metrics are on http://"),
@@ -1084,13 +1084,13 @@ impl Dev {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output();
         let pasted = pasted.unwrap();
-        let said = stdout(&pasted);
+        let printed = stdout(&pasted);
         assert!(
             pasted.status.success(),
-            "{line}: {said} {}",
+            "{line}: {printed} {}",
             stderr(&pasted)
         );
-        said
+        printed
     }
 
     /// Pastes all that needs nothing but curl and cosgate.
@@ -1117,7 +1117,7 @@ fn dev_is_ready_at_once_and_its_lines_work() {
 
 /// Clients look up `localhost` or a name below it; a page of a stranger can only have another name.
 #[test]
-fn dev_answers_under_localhost_and_all_names_below_it() {
+fn dev_serves_under_localhost_and_all_names_below_it() {
     let alice = (
         "COSGATEDEMOALICE0001",
         "cosgate-demo-alice-secret-00000000000000",
@@ -1203,13 +1203,13 @@ fn dev_serves_https_with_the_certificates_of_a_folder_and_says_what_each_client_
 }
 
 #[test]
-fn the_demo_tenants_are_as_many_as_is_said() {
+fn the_demo_tenants_are_as_many_as_is_documented() {
     let number = "three demo tenants and an anonymous one";
     let help = stdout(&run(&["dev", "--help"]));
     let readme = fs::read_to_string("README.md").unwrap();
-    for said in [help, readme] {
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(said.contains(number), "{said}");
+    for printed in [help, readme] {
+        let printed = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(printed.contains(number), "{printed}");
     }
     let dev = Dev::start(&["--listen", "127.0.0.1:0"]);
     let keys = |text: &str| {
@@ -1228,10 +1228,10 @@ fn dev_says_how_to_make_certificates_that_are_not_there() {
     let folder = folder.path().to_str().unwrap();
     let output = run(&["dev", "--tls", folder]);
     assert_eq!(output.status.code(), Some(2));
-    let said = stderr(&output);
+    let printed = stderr(&output);
     assert!(
-        said.contains("ca.pem") && said.contains(&format!("cosgate certs {folder}")),
-        "{said}"
+        printed.contains("ca.pem") && printed.contains(&format!("cosgate certs {folder}")),
+        "{printed}"
     );
 }
 
@@ -1271,7 +1271,7 @@ impl Session {
         }
     }
 
-    fn ask(&mut self, call: &Call) -> u16 {
+    fn fetch(&mut self, call: &Call) -> u16 {
         let reply = call.send();
         let headers = reply.headers.iter().flat_map(|(name, value)| [name, value]);
         self.heard.extend(headers.map(String::as_str));
@@ -1285,7 +1285,7 @@ impl Session {
         Call::new(self.listen, method, target).signed_by((ACME.0, CANARIES[1]))
     }
 
-    /// Ends the program, and looks through all that it ever said: to clients, to scrapers, to its logs.
+    /// Ends the program, and looks through all that it ever sent: to clients, to scrapers, to its logs.
     fn end(mut self) {
         let admin = self.serve.address("admin=");
         for page in ["/metrics", "/readyz", "/livez", "/"] {
@@ -1294,15 +1294,19 @@ impl Session {
         }
         assert!(self.heard.contains("cosgate_requests_total"));
         assert_eq!(self.serve.end("-TERM"), 0);
-        let said = format!("{}{}{}", self.heard, self.serve.out(), self.serve.err());
+        let printed = format!("{}{}{}", self.heard, self.serve.out(), self.serve.err());
         for secret in &self.secrets {
-            let at = said.find(secret.as_str());
-            let around = at.map(|at| &said[at.saturating_sub(200)..(at + 40).min(said.len())]);
-            assert_eq!(around, None, "{secret} was told");
+            let at = printed.find(secret.as_str());
+            let around =
+                at.map(|at| &printed[at.saturating_sub(200)..(at + 40).min(printed.len())]);
+            assert_eq!(around, None, "{secret} got");
         }
         // It was not silent for lack of words.
-        assert!(said.contains("DEBUG") && said.contains("WARN"), "{said}");
-        assert!(said.contains(r#""tenant":"acme""#), "{said}");
+        assert!(
+            printed.contains("DEBUG") && printed.contains("WARN"),
+            "{printed}"
+        );
+        assert!(printed.contains(r#""tenant":"acme""#), "{printed}");
     }
 }
 
@@ -1330,8 +1334,8 @@ token = "env:STATIC_TOKEN"
 }
 
 /// Says what only a client knows, in every place where clients say such things.
-fn say_secrets(session: &mut Session) {
-    let said_by_clients = [
+fn send_secrets(session: &mut Session) {
+    let sent_by_clients = [
         "canaryBearer.eyJhbGciOiJub25lIn0.canary",
         "canaryCookie0000000000000000001",
         "canaryCustomerKey00000000000001",
@@ -1340,8 +1344,8 @@ fn say_secrets(session: &mut Session) {
     ];
     session
         .secrets
-        .extend(said_by_clients.map(ToOwned::to_owned));
-    let [bearer, cookie, customer, token, basic] = said_by_clients;
+        .extend(sent_by_clients.map(ToOwned::to_owned));
+    let [bearer, cookie, customer, token, basic] = sent_by_clients;
     let listen = session.listen;
     let plain = |target: &str| Call::new(listen, "GET", target);
     for (call, status) in [
@@ -1376,20 +1380,20 @@ fn say_secrets(session: &mut Session) {
             403,
         ),
     ] {
-        assert_eq!(session.ask(&call), status, "{:?}", call.headers);
+        assert_eq!(session.fetch(&call), status, "{:?}", call.headers);
     }
     for (target, status) in [("/photos/acme/a", 200), ("/photos/globex/a", 403)] {
         let presigned = session.call("GET", target).presigned(60);
         let (_, signature) = presigned.target.rsplit_once('=').unwrap();
         session.secrets.push(signature.to_owned());
-        assert_eq!(session.ask(&presigned), status);
+        assert_eq!(session.fetch(&presigned), status);
         let damaged = plain(&presigned.target.replace("/a?", "/b?"));
-        assert_eq!(session.ask(&damaged), 403);
+        assert_eq!(session.fetch(&damaged), 403);
     }
 }
 
 #[test]
-fn no_secret_is_ever_told_in_a_session_with_every_kind_of_failure() {
+fn no_secret_is_ever_shown_in_a_session_with_every_kind_of_failure() {
     use cosgate::emulator::EmulatorConfig;
     use cosgate::secret::Secret;
 
@@ -1405,18 +1409,18 @@ fn no_secret_is_ever_told_in_a_session_with_every_kind_of_failure() {
 
     sts(Some(StsFault::Error("AuthFailure.SignatureFailure".into())));
     let globex = Call::new(session.listen, "GET", "/photos/globex/a").signed_by(GLOBEX);
-    assert_eq!(session.ask(&globex), 503);
+    assert_eq!(session.fetch(&globex), 503);
     sts(None);
     let put = session.call("PUT", "/photos/acme/a").body("hello");
     // STS is shown the same key again some seconds after it has refused it.
-    support::eventually("acme's key", || session.ask(&put) == 200);
-    assert_eq!(session.ask(&session.call("GET", "/photos/acme/a")), 200);
-    assert_eq!(session.ask(&session.call("GET", "/photos/globex/a")), 403);
+    support::eventually("acme's key", || session.fetch(&put) == 200);
+    assert_eq!(session.fetch(&session.call("GET", "/photos/acme/a")), 200);
+    assert_eq!(session.fetch(&session.call("GET", "/photos/globex/a")), 403);
     let wrong = Call::new(session.listen, "GET", "/photos/acme/a").signed_by((ACME.0, "wrong"));
-    assert_eq!(session.ask(&wrong), 403);
+    assert_eq!(session.fetch(&wrong), 403);
     let mangled = session.call("PUT", "/photos/acme/b").body("hello");
     let mangled = mangled.payload(&"0".repeat(64));
-    assert_eq!(session.ask(&mangled), 400);
+    assert_eq!(session.fetch(&mangled), 400);
     for (status, code) in [
         (403, "SignatureDoesNotMatch"),
         (403, "AccessDenied"),
@@ -1429,16 +1433,16 @@ fn no_secret_is_ever_told_in_a_session_with_every_kind_of_failure() {
             }),
             ..Faults::default()
         });
-        assert_ne!(session.ask(&session.call("GET", "/photos/acme/a")), 200);
+        assert_ne!(session.fetch(&session.call("GET", "/photos/acme/a")), 200);
     }
     emulator.faults().clear();
     emulator.revoke_all_keys();
-    assert_eq!(session.ask(&session.call("GET", "/photos/acme/a")), 200);
+    assert_eq!(session.fetch(&session.call("GET", "/photos/acme/a")), 200);
 
     let nobody = Call::new(session.listen, "GET", "/photos/public/a");
-    assert_eq!(session.ask(&nobody), 503); // COS does not take the static token
+    assert_eq!(session.fetch(&nobody), 503); // COS does not take the static token
 
-    say_secrets(&mut session);
+    send_secrets(&mut session);
 
     let before = session.secrets.len();
     session.secrets.push(GLOBEX.1.to_owned());
@@ -1458,31 +1462,35 @@ fn no_secret_is_ever_told_in_a_session_with_every_kind_of_failure() {
 #[test]
 fn what_sts_and_cos_repeat_of_our_secrets_goes_no_further() {
     let [account, _, secret, token, _] = CANARIES;
-    let answer = |body: String| {
+    let sts_response = |body: String| {
         format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         )
     };
-    let error = answer(format!(
+    let error = sts_response(format!(
         r#"{{"Response":{{"Error":{{"Code":"AuthFailure.SignatureFailure","Message":"your key {account} made another signature"}},"RequestId":"r"}}}}"#
     ));
-    let odd = answer(format!(
+    let odd = sts_response(format!(
         r#"{{"Response":{{"Credentials":{{"Token":"{token}","TmpSecretId":1,"TmpSecretKey":"{secret}"}},"ExpiredTime":"{secret}","RequestId":"r"}}}}"#
     ));
-    let key = answer(format!(
+    let key = sts_response(format!(
         r#"{{"Response":{{"Credentials":{{"Token":"{token}","TmpSecretId":"AKIDcanary","TmpSecretKey":"{secret}"}},"ExpiredTime":4000000000,"RequestId":"r"}}}}"#
     ));
-    let says = |text: String| {
+    let respond_with = |text: String| {
         act(move |peer| {
             let head = peer.head().unwrap_or_default();
             let length = support::find(head.as_bytes(), b"content-length: ");
             let length = length.map_or("", |at| &head[at + 16..]);
             peer.body(length.split('\r').next().unwrap().parse().unwrap_or(0));
-            peer.say(&text);
+            peer.respond(&text);
         })
     };
-    let sts = Script::new(vec![says(odd), says(key), says(error)]);
+    let sts = Script::new(vec![
+        respond_with(odd),
+        respond_with(key),
+        respond_with(error),
+    ]);
     // As AWS's own servers do: the whole request, its token included, in the refusal.
     let cos = Script::new(vec![act(|peer| {
         while let Some(head) = peer.head() {
@@ -1490,7 +1498,7 @@ fn what_sts_and_cos_repeat_of_our_secrets_goes_no_further() {
             let body = format!(
                 "<Error><Code>SignatureDoesNotMatch</Code><Message>{head}</Message><StringToSign>{head}</StringToSign><CanonicalRequest>{head}</CanonicalRequest></Error>"
             );
-            peer.say(&format!(
+            peer.respond(&format!(
                 "HTTP/1.1 403 Forbidden\r\nx-amz-security-token: {}\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\r\n{body}",
                 CANARIES[3],
                 body.len()
@@ -1500,10 +1508,10 @@ fn what_sts_and_cos_repeat_of_our_secrets_goes_no_further() {
     let file = File::new(&canary_config(cos.addr, sts.addr));
     let mut session = Session::start(&file);
     for _ in 0..3 {
-        assert_eq!(session.ask(&session.call("GET", "/photos/acme/a")), 503);
+        assert_eq!(session.fetch(&session.call("GET", "/photos/acme/a")), 503);
     }
     assert!(cos.heads()[0].contains(token));
     let globex = Call::new(session.listen, "GET", "/photos/globex/a").signed_by(GLOBEX);
-    assert_eq!(session.ask(&globex), 503);
+    assert_eq!(session.fetch(&globex), 503);
     session.end();
 }

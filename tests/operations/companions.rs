@@ -18,13 +18,13 @@ fn cosgate(arguments: &[&str]) -> Output {
     program
 }
 
-fn said(arguments: &[&str]) -> String {
+fn printed(arguments: &[&str]) -> String {
     String::from_utf8(cosgate(arguments).stdout).unwrap()
 }
 
 /// The commands of the program's own help.
 fn commands() -> Vec<String> {
-    let help = said(&["--help"]);
+    let help = printed(&["--help"]);
     let (_, list) = help.split_once("\nCommands:\n").unwrap();
     let lines = list.lines().take_while(|line| !line.is_empty());
     let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
@@ -37,7 +37,7 @@ fn commands() -> Vec<String> {
 
 #[test]
 fn version_says_commit_and_features() {
-    let text = said(&["--version"]);
+    let text = printed(&["--version"]);
     let mut lines = text.lines();
     assert_eq!(
         lines.next(),
@@ -51,7 +51,7 @@ fn version_says_commit_and_features() {
             .is_some_and(|commit| !commit.is_empty())
     );
     assert!(lines.next().unwrap().starts_with("features: ") && lines.next().is_none());
-    assert_eq!(said(&["-V"]).lines().count(), 1);
+    assert_eq!(printed(&["-V"]).lines().count(), 1);
 }
 
 #[test]
@@ -104,12 +104,12 @@ fn the_commit_is_given_or_git_s_or_unknown() {
 #[test]
 fn shells_complete_commands() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        let script = said(&["completions", shell]);
+        let script = printed(&["completions", shell]);
         for command in commands() {
             assert!(script.contains(&command), "{shell}: {command}");
         }
     }
-    let script = said(&["completions", "bash"])
+    let script = printed(&["completions", "bash"])
         + "\nCOMP_WORDS=(cosgate ser) COMP_CWORD=1\n_cosgate cosgate ser cosgate\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n";
     let bash = Command::new("bash")
         .args(["-euc", &script])
@@ -154,5 +154,5 @@ fn the_manual_has_a_page_for_each_command() {
 #[test]
 fn the_schema_is_the_one_that_is_packaged() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/cosgate.schema.json");
-    assert_eq!(said(&["schema"]), fs::read_to_string(path).unwrap());
+    assert_eq!(printed(&["schema"]), fs::read_to_string(path).unwrap());
 }

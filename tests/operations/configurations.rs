@@ -1,5 +1,5 @@
 //! What is configured of buckets, access rights and restores: passed on with the action that is granted for them
-//! and put into COS's words and back, in both signatures; else answered here or refused.
+//! and put into COS's words and back, in both signatures; else served here or refused.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -216,28 +216,28 @@ fn a_configuration_is_put_read_and_deleted_in_s3s_words() {
                 "" => assert_eq!(inside(reply, kind.root), ""),
                 code => reply.assert_error(404, code),
             };
-            absent(&world.ask("GET", &target));
+            absent(&world.fetch("GET", &target));
             put(&world, &target, &kind.sent()).assert_ok();
             let stored = world.emulator.setting(SITE, kind.parameter).unwrap();
             let for_cos = format!("<{0}>{1}</{0}>", kind.root, kind.for_cos());
             assert!(stored.ends_with(&for_cos), "{stored}");
-            let read = world.ask("GET", &target);
+            let read = world.fetch("GET", &target);
             assert_eq!(inside(&read, kind.root), kind.back(), "{signature}");
             tells_nothing_of_cos(&read);
             if !kind.can_be_deleted() {
                 world
-                    .ask("DELETE", &target)
+                    .fetch("DELETE", &target)
                     .assert_error(501, "NotImplemented");
                 continue;
             }
-            assert_eq!(world.ask("DELETE", &target).status, 204);
-            absent(&world.ask("GET", &target));
+            assert_eq!(world.fetch("DELETE", &target).status, 204);
+            absent(&world.fetch("GET", &target));
         }
     }
 }
 
 #[test]
-fn without_the_action_a_question_is_answered_here_and_a_change_is_refused() {
+fn without_the_action_a_question_is_served_here_and_a_change_is_refused() {
     let world = World::of_site("s3", WHOLE, &[]);
     for kind in &KINDS {
         world
@@ -245,7 +245,7 @@ fn without_the_action_a_question_is_answered_here_and_a_change_is_refused() {
             .configure(SITE, kind.parameter, "<Secret/>")
             .unwrap();
         let target = format!("/site?{}", kind.parameter);
-        let read = world.ask("GET", &target);
+        let read = world.fetch("GET", &target);
         match kind.absent {
             "" => assert_eq!(inside(&read, kind.root), ""),
             code => read.assert_error(404, code),
@@ -253,7 +253,7 @@ fn without_the_action_a_question_is_answered_here_and_a_change_is_refused() {
         put(&world, &target, &kind.sent()).assert_error(403, "AccessDenied");
         if kind.can_be_deleted() {
             world
-                .ask("DELETE", &target)
+                .fetch("DELETE", &target)
                 .assert_error(403, "AccessDenied");
         }
     }
@@ -261,7 +261,7 @@ fn without_the_action_a_question_is_answered_here_and_a_change_is_refused() {
     world.put(object, "a photo");
     world.emulator.counters().reset();
     for target in ["/site?acl", "/site/photo-0001.jpg?acl"] {
-        let rights = inside(&world.ask("GET", target), "AccessControlPolicy");
+        let rights = inside(&world.fetch("GET", target), "AccessControlPolicy");
         assert!(rights.contains("<ID>acme</ID>"), "{rights}");
         let canned = world
             .signed("PUT", target)
@@ -295,7 +295,7 @@ fn a_part_of_a_bucket_and_a_virtual_bucket_are_not_configured() {
                 .configure(SITE, kind.parameter, "<Secret/>")
                 .unwrap();
             let target = format!("/site?{}", kind.parameter);
-            let read = world.ask("GET", &target);
+            let read = world.fetch("GET", &target);
             match kind.absent {
                 "" => assert_eq!(inside(&read, kind.root), ""),
                 code => read.assert_error(404, code),
@@ -391,7 +391,7 @@ fn what_s3_cannot_say_is_an_error_and_never_left_out() {
         ("website", "<WebsiteConfiguration><RedirectAllRequestsTo><Protocol>https</Protocol></RedirectAllRequestsTo></WebsiteConfiguration>".to_owned()),
     ] {
         world.emulator.configure(SITE, parameter, &document).unwrap();
-        let read = world.ask("GET", &format!("/site?{parameter}"));
+        let read = world.fetch("GET", &format!("/site?{parameter}"));
         read.assert_error(501, "NotImplemented");
         assert!(read.text().contains("COS console"), "{}", read.text());
     }
@@ -404,7 +404,7 @@ fn what_s3_cannot_say_is_an_error_and_never_left_out() {
         )
         .unwrap();
     world
-        .ask("GET", "/site?cors")
+        .fetch("GET", "/site?cors")
         .assert_error(502, "BadGateway");
     let key = "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>KMS</SSEAlgorithm><KMSMasterKeyID>kms-1250000000</KMSMasterKeyID></ApplyServerSideEncryptionByDefault></Rule>";
     let document =
@@ -413,7 +413,7 @@ fn what_s3_cannot_say_is_an_error_and_never_left_out() {
         .emulator
         .configure(SITE, "encryption", &document)
         .unwrap();
-    let read = world.ask("GET", "/site?encryption");
+    let read = world.fetch("GET", "/site?encryption");
     assert!(inside(&read, "ServerSideEncryptionConfiguration").contains("aws:kms"));
     tells_nothing_of_cos(&read);
 }
@@ -442,7 +442,7 @@ fn access_rights_are_given_to_everybody_or_to_nobody_else() {
         world.put("/site/photo-0001.jpg", "a photo");
         for target in ["/site?acl", "/site/photo-0001.jpg?acl"] {
             let read = || {
-                let reply = world.ask("GET", target);
+                let reply = world.fetch("GET", target);
                 tells_nothing_of_cos(&reply);
                 let rights = inside(&reply, "AccessControlPolicy");
                 assert!(rights.starts_with("<Owner><ID>acme</ID>"), "{rights}");
@@ -515,7 +515,7 @@ fn a_replication_is_read_and_removed_and_never_set_up() {
         <StorageClass>GLACIER</StorageClass></Destination><DeleteMarkerReplication><Status>Disabled</Status></DeleteMarkerReplication></Rule>";
     for signature in SIGNATURES {
         let world = World::of_site(signature, WHOLE, &ACTIONS);
-        let read = || world.ask("GET", "/site?replication");
+        let read = || world.fetch("GET", "/site?replication");
         let configure = |bucket: &str| {
             let document = document(bucket);
             world
@@ -536,7 +536,7 @@ fn a_replication_is_read_and_removed_and_never_set_up() {
             read().assert_error(501, "NotImplemented");
             tells_nothing_of_cos(&read());
         }
-        assert_eq!(world.ask("DELETE", "/site?replication").status, 204);
+        assert_eq!(world.fetch("DELETE", "/site?replication").status, 204);
         read().assert_error(404, "ReplicationConfigurationNotFoundError");
     }
 }
@@ -550,7 +550,7 @@ fn an_object_is_locked_until_a_date_and_its_retention_is_read() {
         let world = World::of_site(signature, WHOLE, &ACTIONS);
         let target = "/site/2024/账本.xlsx?retention";
         world.put("/site/2024/账本.xlsx", "a ledger");
-        let read = || world.ask("GET", target);
+        let read = || world.fetch("GET", target);
         read().assert_error(404, "NoSuchObjectLockConfiguration");
         put(&world, target, &document(&retention)).assert_ok();
         assert_eq!(inside(&read(), "Retention"), retention);
@@ -566,31 +566,31 @@ fn an_object_is_locked_until_a_date_and_its_retention_is_read() {
             put(&world, target, &document(&inside)).assert_error(status, code);
         }
         world
-            .ask("DELETE", target)
+            .fetch("DELETE", target)
             .assert_error(501, "NotImplemented");
         world
-            .ask("GET", "/site/none?retention")
+            .fetch("GET", "/site/none?retention")
             .assert_error(404, "NoSuchKey");
     }
     let world = World::of_site("s3", WHOLE, &[]);
     world.put("/site/a.txt", "a");
     world
-        .ask("GET", "/site/a.txt?retention")
+        .fetch("GET", "/site/a.txt?retention")
         .assert_error(404, "NoSuchObjectLockConfiguration");
     put(&world, "/site/a.txt?retention", &document(&retention)).assert_error(403, "AccessDenied");
 }
 
 #[test]
-fn logs_are_not_said_to_go_to_the_bucket_of_another() {
+fn logs_are_not_reported_to_go_to_the_bucket_of_another() {
     let world = World::of_site("cos", WHOLE, &ACTIONS);
     let document = "<BucketLoggingStatus><LoggingEnabled><TargetBucket>audit-1250000000</TargetBucket></LoggingEnabled></BucketLoggingStatus>";
     world.emulator.configure(SITE, "logging", document).unwrap();
-    let read = world.ask("GET", "/site?logging");
+    let read = world.fetch("GET", "/site?logging");
     read.assert_error(501, "NotImplemented");
     tells_nothing_of_cos(&read);
     put(&world, "/site?logging", "<BucketLoggingStatus/>").assert_ok();
     assert_eq!(
-        inside(&world.ask("GET", "/site?logging"), "BucketLoggingStatus"),
+        inside(&world.fetch("GET", "/site?logging"), "BucketLoggingStatus"),
         ""
     );
 }

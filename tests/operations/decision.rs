@@ -90,7 +90,7 @@ impl Caller {
 enum Body {
     /// With its length.
     Plain,
-    /// In chunks of HTTP, its length unsaid.
+    /// In chunks of HTTP, its length not declared.
     Chunked,
     /// In chunks of aws-chunked, with a trailer.
     AwsChunked,
@@ -385,7 +385,7 @@ struct Decided {
     refused: Refused,
     looks: Vec<(Must, Head)>,
     request: Option<Head>,
-    /// The length of the object, where that is said to COS.
+    /// The length of the object, where COS gets it.
     length: Option<u64>,
     /// Its body is more than is held of an object of unknown length.
     is_too_long: bool,
@@ -523,9 +523,9 @@ impl Setting {
                         header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap());
                     peer.body(length);
                     if head.starts_with("HEAD") {
-                        peer.say(&format!("{head_alone}\r\n\r\n"));
+                        peer.respond(&format!("{head_alone}\r\n\r\n"));
                     } else {
-                        peer.say(&missing);
+                        peer.respond(&missing);
                     }
                 }
             })],
@@ -551,11 +551,11 @@ impl Setting {
     fn decided(&self, case: &Case, head: &Parts) -> Decided {
         let tenants = Tenants::new(&self.config);
         let domains = &self.config.server.domains;
-        let said = match in_s3_words(head, domains) {
-            Ok(said) => said,
+        let printed = match in_s3_words(head, domains) {
+            Ok(printed) => printed,
             Err(error) => return Decided::refused(Step::Parse, &error),
         };
-        let request = match S3Request::parse(&said, domains) {
+        let request = match S3Request::parse(&printed, domains) {
             Ok(request) => request,
             Err(error) => return Decided::refused(Step::Parse, &error),
         };
@@ -569,7 +569,7 @@ impl Setting {
             Ok(caller) => caller,
             Err(error) => return Decided::refused(Step::Authenticate, &error),
         };
-        let decision = decide(&said, request, &caller, &self.config, Duration::ZERO);
+        let decision = decide(&printed, request, &caller, &self.config, Duration::ZERO);
         let verdict = decision.verdict().as_str();
         let forward = match decision {
             Decision::Forward(forward) => forward,
@@ -621,14 +621,14 @@ impl Setting {
         command.args([head.method.as_str(), &head.uri.to_string()]);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let wrong = String::from_utf8_lossy(&output.stderr);
-        let said: Value =
+        let printed: Value =
             serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{wrong}"));
-        let last = said["steps"].as_array().unwrap().last().unwrap();
+        let last = printed["steps"].as_array().unwrap().last().unwrap();
         let refused = last["refused"]["code"].as_str().map(|code| {
             let step = last["step"].as_str().unwrap().to_owned();
             (step, code.to_owned())
         });
-        let shown = said.get("upstream").map(|shown| {
+        let shown = printed.get("upstream").map(|shown| {
             let headers = shown["headers"].as_array().unwrap().iter();
             let headers = headers.map(|pair| {
                 let text = |at: usize| pair[at].as_str().unwrap().replace("\\\"", "\"");
@@ -637,16 +637,16 @@ impl Setting {
             let text = |name: &str| shown[name].as_str().unwrap();
             Head::new(text("method"), text("target"), headers, is_document)
         });
-        let verdict = said["verdict"].as_str().unwrap().to_owned();
+        let verdict = printed["verdict"].as_str().unwrap().to_owned();
         (verdict, refused, shown)
     }
 
-    /// What the running proxy does; the heads that COS got, as text, and the answer.
+    /// What the running proxy does; the heads that COS got, as text, and the response.
     fn served(&self, call: &Call) -> (Value, Vec<String>) {
         let before = self.scripted.script.heads().len();
         let reply = call.send();
         let id = reply.header("x-amz-request-id").unwrap();
-        self.scripted.gateway.log.assert_says(id);
+        self.scripted.gateway.log.assert_contains(id);
         let text = self.scripted.gateway.log.text();
         let line = text.lines().find(|line| line.contains(id)).unwrap();
         let heads = self.scripted.script.heads().split_off(before);
@@ -685,8 +685,8 @@ impl Setting {
         if let (Some(length), Some(last)) = (decided.length, heads.last())
             && last.starts_with("PUT")
         {
-            let said = header_of(last, "content-length");
-            assert_eq!(said, Some(length.to_string().as_str()), "{case:?}");
+            let printed = header_of(last, "content-length");
+            assert_eq!(printed, Some(length.to_string().as_str()), "{case:?}");
         }
         match served.refused {
             Some((step, _)) => step,

@@ -115,7 +115,7 @@ fn writes_nothing_when_it_may_only_read() {
 }
 
 #[test]
-fn says_what_to_change_when_the_bucket_or_the_issuer_is_wrong() {
+fn reports_what_to_change_when_the_bucket_or_the_issuer_is_wrong() {
     let emulator = emulator();
     let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
     let other = text.replacen(
@@ -163,7 +163,7 @@ fn serve_all(peer: &mut Peer) {
     while let Some(head) = peer.head() {
         let length = header_of(&head, "content-length").and_then(|length| length.parse().ok());
         peer.body(length.unwrap_or(0));
-        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        peer.respond("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     }
 }
 
@@ -220,7 +220,7 @@ fn refuses_an_unknown_tenant_and_prints_a_table_for_people() {
     }
 }
 
-/// A store that lists other objects than those that were requested, and removes what it is told to.
+/// A store that lists other objects than those that were requested, and removes what it is requested to.
 fn list_others(peer: &mut Peer) {
     while let Some(head) = peer.head() {
         let length = header_of(&head, "content-length").and_then(|length| length.parse().ok());
@@ -231,7 +231,7 @@ fn list_others(peer: &mut Peer) {
             ""
         };
         let crc = "x-cos-hash-crc64ecma: 11051210869376104954\r\n";
-        peer.say(&format!(
+        peer.respond(&format!(
             "HTTP/1.1 200 OK\r\n{crc}content-length: {}\r\n\r\n{body}",
             body.len()
         ));
@@ -264,7 +264,7 @@ fn quote(peer: &mut Peer) {
         let token = header_of(&head, "x-amz-security-token").unwrap_or_default();
         let body =
             format!("<Error><Code>AccessDenied</Code><Message>You sent {token}</Message></Error>");
-        peer.say(&format!(
+        peer.respond(&format!(
             "HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         ));

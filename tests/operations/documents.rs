@@ -111,8 +111,8 @@ fn the_security_page_has_every_row_with_its_test() {
             assert!(rows.next().is_none(), "two rows {letter}{number}");
             assert_eq!(row.matches(" | ").count(), 4, "{letter}{number}: {row}");
             let shown = row.rsplit(" | ").next().unwrap_or_default();
-            let says = !tests_in(shown).is_empty() || shown.contains("nothing to show");
-            assert!(says, "{letter}{number}: {shown}");
+            let has_word = !tests_in(shown).is_empty() || shown.contains("nothing to show");
+            assert!(has_word, "{letter}{number}: {shown}");
         }
     }
 }
@@ -333,7 +333,7 @@ fn files_that_the_architecture_names_exist() {
 }
 
 /// What the program prints for these arguments.
-fn said_by_cosgate(arguments: &[&str]) -> String {
+fn printed_by_cosgate(arguments: &[&str]) -> String {
     let program = env!("CARGO_BIN_EXE_cosgate");
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}");
@@ -367,7 +367,7 @@ fn options_in(help: &str) -> Vec<String> {
 
 /// Checks the sections of `command` and of all its subcommands.
 fn check_command(command: &[&str], count: &mut usize) {
-    let help = said_by_cosgate(&[command, &["--help"]].concat());
+    let help = printed_by_cosgate(&[command, &["--help"]].concat());
     if !command.is_empty() {
         *count += 1;
         let page = text("docs/commands.md");
@@ -375,9 +375,9 @@ fn check_command(command: &[&str], count: &mut usize) {
         let (_, section) = page.split_once(&heading).expect(&heading);
         let section = section.split("\n## ").next().unwrap_or_default();
         for option in options_in(&help) {
-            let is_told = option == "--help" || section.contains(&format!("`{option}"));
+            let is_documented = option == "--help" || section.contains(&format!("`{option}"));
             assert!(
-                is_told || section.contains(&format!(" {option} ")),
+                is_documented || section.contains(&format!(" {option} ")),
                 "{heading} lacks {option}"
             );
         }
@@ -412,8 +412,12 @@ fn every_error_code_is_documented_with_its_status() {
         if sts_name != code.as_str() {
             let start = format!("| `{sts_name}` | ");
             let mut rows = page.lines().filter(|row| row.starts_with(&start));
-            let is_told = rows.any(|row| row.contains(&format!("`{}`", code.as_str())));
-            assert!(is_told, "{sts_name} is not told for {}", code.as_str());
+            let is_documented = rows.any(|row| row.contains(&format!("`{}`", code.as_str())));
+            assert!(
+                is_documented,
+                "{sts_name} is not documented for {}",
+                code.as_str()
+            );
         }
     }
     let rows = page.lines().filter(|row| row.starts_with("| `"));
@@ -546,17 +550,17 @@ fn prometheus_accepts_the_metrics_and_the_alerts() {
         stdin.write_all(input.as_bytes()).unwrap();
         drop(stdin);
         let output = child.wait_with_output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        Some((output.status.success(), String::from_utf8(said).unwrap()))
+        let printed = [output.stdout, output.stderr].concat();
+        Some((output.status.success(), String::from_utf8(printed).unwrap()))
     };
-    let Some((is_good, said)) = promtool(&["check", "metrics"], &rendered_metrics()) else {
+    let Some((is_good, printed)) = promtool(&["check", "metrics"], &rendered_metrics()) else {
         assert!(std::env::var_os("TEST_PROMTOOL").is_none(), "no promtool");
         println!("SKIPPED: promtool is not installed (apt-get install prometheus)");
         return;
     };
-    assert!(is_good, "{said}");
-    let (is_good, said) = promtool(&["check", "rules", alerts.to_str().unwrap()], "").unwrap();
-    assert!(is_good, "{said}");
+    assert!(is_good, "{printed}");
+    let (is_good, printed) = promtool(&["check", "rules", alerts.to_str().unwrap()], "").unwrap();
+    assert!(is_good, "{printed}");
 }
 
 /// Where a test reads what a log has written.
@@ -631,16 +635,19 @@ fn every_field_of_the_access_log_is_documented() {
     let page = text("docs/metrics-and-logs.md");
     let (_, section) = page.split_once("\n## Access log\n").unwrap();
     let (table, _) = section.split_once("\n| `verdict` | meaning |").unwrap();
-    let told: Vec<&str> = table
+    let documented: Vec<&str> = table
         .lines()
         .filter(|row| row.starts_with("| `"))
         .filter_map(|row| row.split(" | ").next())
         .flat_map(|cell| cell.split('`').skip(1).step_by(2))
         .collect();
     for field in &fields {
-        assert!(told.contains(&field.as_str()), "{field} is not documented");
+        assert!(
+            documented.contains(&field.as_str()),
+            "{field} is not documented"
+        );
     }
-    for name in told {
+    for name in documented {
         assert!(
             fields.iter().any(|field| *field == name),
             "{name} is no field"
@@ -651,8 +658,8 @@ fn every_field_of_the_access_log_is_documented() {
 /// The same of verdicts.
 fn verdict_after(verdict: Verdict) -> Option<Verdict> {
     match verdict {
-        Verdict::Allowed => Some(Verdict::AnsweredHere),
-        Verdict::AnsweredHere => Some(Verdict::Failed),
+        Verdict::Allowed => Some(Verdict::Local),
+        Verdict::Local => Some(Verdict::Failed),
         Verdict::Failed => Some(Verdict::Refused),
         Verdict::Refused => None,
     }
@@ -695,10 +702,10 @@ fn configurations_that_are_documented_are_valid() {
         for block in blocks.iter().filter(|block| block.info == "toml check") {
             count += 1;
             let checked = on_configuration(folder.path(), &block.text, &["check"]);
-            let said = String::from_utf8_lossy(&checked.stdout).into_owned()
+            let printed = String::from_utf8_lossy(&checked.stdout).into_owned()
                 + &String::from_utf8_lossy(&checked.stderr);
-            assert!(checked.status.success(), "{page}: {said}");
-            assert!(!said.contains("warning"), "{page}: {said}");
+            assert!(checked.status.success(), "{page}: {printed}");
+            assert!(!printed.contains("warning"), "{page}: {printed}");
         }
     }
     assert!(count > 0, "no configuration was checked");
@@ -714,7 +721,7 @@ fn the_documented_policy_allows_every_action_of_the_documented_tenants() {
     assert!(allowed.contains(&"name/sts:GetFederationToken".to_owned()));
 
     let folder = tempfile::tempdir().unwrap();
-    let asked = [
+    let arguments = [
         "explain",
         "--tenant",
         "acme",
@@ -723,7 +730,7 @@ fn the_documented_policy_allows_every_action_of_the_documented_tenants() {
         "GET",
         "/photos/acme/x",
     ];
-    let explained = on_configuration(folder.path(), block("toml check"), &asked);
+    let explained = on_configuration(folder.path(), block("toml check"), &arguments);
     let explained: serde_json::Value = serde_json::from_slice(&explained.stdout).unwrap();
     let needed = actions_of(&explained["credential"]["policy"]);
     assert!(needed.len() > 10, "{needed:?}");
@@ -807,7 +814,7 @@ fn documents_are_written_in_plain_words() {
     for page in pages() {
         let (_, lines) = split(&page);
         for line in &lines {
-            let found = FORBIDDEN.iter().filter(|word| says(line, word));
+            let found = FORBIDDEN.iter().filter(|word| has_word(line, word));
             problems.extend(found.map(|word| format!("{page} says {word:?}: {line}")));
         }
         let sentences = sentences(&page);
@@ -828,7 +835,7 @@ fn documents_are_written_in_plain_words() {
 }
 
 /// Whether a line has this word outside of backticks.
-fn says(line: &str, word: &str) -> bool {
+fn has_word(line: &str, word: &str) -> bool {
     let plain = without_code(line).to_lowercase();
     let is_letter = |c: char| c.is_alphanumeric() || c == '-';
     plain.match_indices(word).any(|(at, _)| {

@@ -184,7 +184,7 @@ fn a_second_signal_ends_the_drain_at_once() {
     });
     program.signal("TERM");
     eventually("the drain begins", || {
-        program.said().contains("drain begins")
+        program.printed().contains("drain begins")
     });
     program.signal("HUP"); // it counts for nothing
     std::thread::sleep(Duration::from_millis(300));
@@ -193,10 +193,10 @@ fn a_second_signal_ends_the_drain_at_once() {
     program.signal("INT");
     assert_eq!(program.wait(), Some(0));
     assert!(second.elapsed() < 10 * SECOND, "{:?}", second.elapsed());
-    let said = program.said();
+    let printed = program.printed();
     assert!(
-        said.contains("second signal: the drain ends at once signal=\"SIGINT\""),
-        "{said}"
+        printed.contains("second signal: the drain ends at once signal=\"SIGINT\""),
+        "{printed}"
     );
     assert!(client.closes_within(SECOND));
     assert_eq!(emulator.object_bytes(BUCKET, "acme/k"), None);

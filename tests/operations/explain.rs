@@ -69,19 +69,19 @@ fn explain(config: &str, arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    for said in [&output.stdout, &output.stderr] {
-        let said = String::from_utf8_lossy(said);
-        assert!(!said.contains("CANARY"), "{said}");
+    for printed in [&output.stdout, &output.stderr] {
+        let printed = String::from_utf8_lossy(printed);
+        assert!(!printed.contains("CANARY"), "{printed}");
     }
     output
 }
 
 #[track_caller]
-fn says(arguments: &[&str], status: i32, expected: &str) {
+fn assert_explained(arguments: &[&str], status: i32, expected: &str) {
     let output = explain(CONFIG, arguments);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
     let wrong = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said, expected, "{wrong}");
+    assert_eq!(printed, expected, "{wrong}");
     assert_eq!(output.status.code(), Some(status), "{wrong}");
 }
 
@@ -152,9 +152,9 @@ fn what_would_be_sent_is_shown_whole_but_for_its_secrets() {
         + PHOTOS
         + r"
 rewrite       the head that COS would get is below
-payload       an object, as it comes, as many bytes as its Content-Length says, checked as it streams; its end is held back until all is well
+payload       an object, as it comes, as many bytes as its Content-Length declares, checked as it streams; its end is held back until all is well
 credential    GetFederationToken by the issuer main, Name acme, for 1800 s, with a policy of 471 bytes
-upstream      would be asked
+upstream      would get the request
 verdict       allowed
 
 to COS, at https://shared-1250000000.cos.ap-guangzhou.myqcloud.com
@@ -167,7 +167,7 @@ to COS, at https://shared-1250000000.cos.ap-guangzhou.myqcloud.com
   x-amz-security-token: <session token>
   authorization: <signature>
 " + POLICY;
-    says(&arguments, 0, &expected);
+    assert_explained(&arguments, 0, &expected);
 }
 
 #[test]
@@ -181,24 +181,24 @@ fn a_copy_names_both_grants_and_a_document_its_making() {
         "x-amz-copy-source: inbox/a/b?versionId=7",
     ];
     let output = explain(CONFIG, &arguments);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("NotImplemented"), "{said}");
-    assert!(said.contains("signature = \"cos\""), "{said}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("NotImplemented"), "{printed}");
+    assert!(printed.contains("signature = \"cos\""), "{printed}");
     let config = CONFIG.replacen("[upstream]", "[upstream]\nsignature = \"cos\"", 1);
     let output = explain(&config, &arguments);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.starts_with(&as_acme(
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.starts_with(&as_acme(
         "CopyObject, bucket \"photos\", key \"acme/c\", from bucket \"inbox\", key \"a/b\""
     )));
     let granted = format!(
         "authorize     granted name/cos:PutObject by {PHOTOS}, and name/cos:GetObject by inbox (inbox-1250000000 in ap-beijing, prefixes *)\n"
     );
-    assert!(said.contains(&granted), "{said}");
+    assert!(printed.contains(&granted), "{printed}");
     assert!(
-        said.contains(
+        printed.contains(
             "  x-cos-copy-source: inbox-1250000000.cos.ap-beijing.myqcloud.com/a/b?versionId=7\n"
         ),
-        "{said}"
+        "{printed}"
     );
 }
 
@@ -206,30 +206,30 @@ fn a_copy_names_both_grants_and_a_document_its_making() {
 fn coss_own_language_is_shown_as_configured() {
     let config = CONFIG.replacen("[upstream]", "[upstream]\nsignature = \"cos\"", 1);
     let output = explain(&config, &["-t", "acme", "GET", "/photos/acme/c"]);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
     let head = "  GET /acme/c HTTP/1.1
   host: shared-1250000000.cos.ap-guangzhou.myqcloud.com
   x-cos-security-token: <session token>
   authorization: <signature>
 ";
-    assert!(said.contains(head), "{said}");
+    assert!(printed.contains(head), "{printed}");
 }
 
 #[test]
 fn a_request_in_coss_words_is_read_as_one_in_s3s() {
     let url = "/photos/acme/a?q-sign-algorithm=sha1&q-ak=ACMEKEY0000000000001&q-sign-time=1%3B2\
                &q-key-time=1%3B2&q-header-list=host&q-url-param-list=&q-signature=0";
-    let asked = ["--tenant", "acme", "GET", url];
-    let said = |config: &str, status| {
-        let output = explain(config, &asked);
+    let arguments = ["--tenant", "acme", "GET", url];
+    let printed = |config: &str, status| {
+        let output = explain(config, &arguments);
         assert_eq!(output.status.code(), Some(status));
         String::from_utf8(output.stdout).unwrap()
     };
-    let served = said(CONFIG, 0);
+    let served = printed(CONFIG, 0);
     assert!(served.contains("GET /acme/a HTTP/1.1"), "{served}");
     assert!(!served.contains("q-ak"), "{served}");
     let off = "[server]\nallow_qsign = false\n[upstream]";
-    let refused = said(&CONFIG.replacen("[upstream]", off, 1), 1);
+    let refused = printed(&CONFIG.replacen("[upstream]", off, 1), 1);
     let step = "authenticate  refused with 400 InvalidRequest: ";
     assert!(refused.contains(step), "{refused}");
 }
@@ -248,26 +248,26 @@ granted: inbox (inbox-1250000000 in ap-beijing, prefixes *)
   name/cos:GetObject
 "
     );
-    says(
+    assert_explained(
         &["-t", "acme", "GET", "/photos/other/x"],
         1,
         &(as_acme("GetObject, bucket \"photos\", key \"other/x\"")
             + "authorize     refused with 403 AccessDenied: The key is outside the prefixes that are yours in bucket photos.\n"
             + &grants),
     );
-    says(
+    assert_explained(
         &["-t", "acme", "DELETE", "/photos/acme/x"],
         1,
         &(as_acme("DeleteObject, bucket \"photos\", key \"acme/x\"")
             + "authorize     refused with 403 AccessDenied: Your access to bucket photos does not include name/cos:DeleteObject.\n"
             + &grants),
     );
-    says(
+    assert_explained(
         &["-t", "acme", "GET", "/photos/acme/../x"],
         1,
         "parse         refused with 400 InvalidURI: A key may have no segment that is . or .., however encoded.\nverdict       refused\n",
     );
-    says(
+    assert_explained(
         &[
             "-t",
             "acme",
@@ -285,15 +285,15 @@ granted: inbox (inbox-1250000000 in ap-beijing, prefixes *)
 }
 
 #[test]
-fn what_is_answered_here_is_shown() {
-    says(
+fn what_is_served_here_is_shown() {
+    assert_explained(
         &["-t", "acme", "GET", "/inbox?location"],
         0,
         &(as_acme("GetBucketLocation, bucket \"inbox\", location=\"\"")
             + r#"authorize     the tenant's own bucket inbox (inbox-1250000000 in ap-beijing, prefixes *)
 verdict       answered_here
 
-the answer: status 200
+the response: status 200
 <?xml version="1.0" encoding="UTF-8"?>
 <LocationConstraint xmlns="http://s3.amazonaws.com/doc/2006-03-01/">ap-guangzhou</LocationConstraint>
 "#),
@@ -302,7 +302,7 @@ the answer: status 200
 
 #[test]
 fn the_anonymous_tenant_is_held_to_its_rules() {
-    says(
+    assert_explained(
         &["--anonymous", "GET", "http://127.0.0.1:9000/open/public/x"],
         0,
         r#"parse         GetObject, bucket "open", key "public/x"
@@ -311,7 +311,7 @@ authorize     granted name/cos:GetObject by open (open-1250000000 in ap-guangzho
 rewrite       the head that COS would get is below
 payload       none
 credential    the issuer fixed's own key, which no policy fences
-upstream      would be asked
+upstream      would get the request
 verdict       allowed
 
 to COS, at https://open-1250000000.cos.ap-guangzhou.myqcloud.com
@@ -331,10 +331,10 @@ to COS, at https://open-1250000000.cos.ap-guangzhou.myqcloud.com
     ];
     let output = explain(CONFIG, &page);
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stdout).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
     assert!(
-        said.contains("\nauthenticate  refused with 403 AccessDenied: "),
-        "{said}"
+        printed.contains("\nauthenticate  refused with 403 AccessDenied: "),
+        "{printed}"
     );
 }
 
@@ -367,13 +367,13 @@ fn by_a_unix_socket_a_user_is_known_by_their_number() {
             "unsigned requests of this user are not served",
         ),
     ] {
-        let said = explain(&config, &[caller, &["GET", path]].concat());
-        let text = String::from_utf8(said.stdout).unwrap();
-        assert_eq!(said.status.code(), Some(status), "{caller:?}: {text}");
+        let printed = explain(&config, &[caller, &["GET", path]].concat());
+        let text = String::from_utf8(printed.stdout).unwrap();
+        assert_eq!(printed.status.code(), Some(status), "{caller:?}: {text}");
         assert!(text.contains(expected), "{caller:?}: {text}");
     }
-    let said = explain(CONFIG, &["--uid", "1001", "GET", "/"]);
-    assert_eq!(said.status.code(), Some(2));
+    let printed = explain(CONFIG, &["--uid", "1001", "GET", "/"]);
+    assert_eq!(printed.status.code(), Some(2));
 }
 
 #[test]
@@ -383,22 +383,28 @@ fn machines_get_one_json_object() {
         &["-t", "acme", "GET", "/photos/acme/x", "-f", "json"],
     );
     assert_eq!(output.status.code(), Some(0));
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(said.pointer("/verdict").unwrap(), "allowed");
-    assert_eq!(said.pointer("/steps/2/step").unwrap(), "authorize");
-    assert_eq!(said.pointer("/upstream/target").unwrap(), "/acme/x");
-    assert_eq!(said.pointer("/credential/duration_seconds").unwrap(), 1800);
-    assert_eq!(said.pointer("/credential/policy/version").unwrap(), "2.0");
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed.pointer("/verdict").unwrap(), "allowed");
+    assert_eq!(printed.pointer("/steps/2/step").unwrap(), "authorize");
+    assert_eq!(printed.pointer("/upstream/target").unwrap(), "/acme/x");
+    assert_eq!(
+        printed.pointer("/credential/duration_seconds").unwrap(),
+        1800
+    );
+    assert_eq!(
+        printed.pointer("/credential/policy/version").unwrap(),
+        "2.0"
+    );
 
     let output = explain(CONFIG, &["-t", "acme", "GET", "/photos/x", "-f", "json"]);
     assert_eq!(output.status.code(), Some(1));
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(said.pointer("/verdict").unwrap(), "refused");
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed.pointer("/verdict").unwrap(), "refused");
     assert_eq!(
-        said.pointer("/steps/2/refused/code").unwrap(),
+        printed.pointer("/steps/2/refused/code").unwrap(),
         "AccessDenied"
     );
-    assert_eq!(said.pointer("/upstream"), None);
+    assert_eq!(printed.pointer("/upstream"), None);
 }
 
 /// Everybody with a token has a folder.
@@ -424,20 +430,20 @@ actions = ["read"]
 fn a_templates_tenant_is_named_as_in_the_access_log() {
     let config = format!("{CONFIG}{TEMPLATE}");
     let output = explain(&config, &["-t", "web/alice", "GET", "/photos/x"]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{printed}");
     for part in [
         "taken to be the tenant web/alice;",
         "GET /users/alice/x HTTP/1.1",
         "users-1250000000/users/alice/*",
     ] {
-        assert!(said.contains(part), "{part} is not in {said}");
+        assert!(printed.contains(part), "{part} is not in {printed}");
     }
     for name in ["web", "web/", "web/..", "web/a/b", "web/a*"] {
         let output = explain(&config, &["-t", name, "GET", "/photos/x"]);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("web/SUBJECT"), "{said}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{printed}");
+        assert!(printed.contains("web/SUBJECT"), "{printed}");
     }
 }
 
@@ -453,9 +459,9 @@ fn what_cannot_be_explained_ends_with_2() {
         (&["-t", "acme", "--anonymous", "GET", "/"], "--anonymous"),
     ] {
         let output = explain(CONFIG, arguments);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(help), "{said}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{printed}");
+        assert!(printed.contains(help), "{printed}");
     }
     let broken = CONFIG.replace("[upstream]", "[upstreams]");
     let output = explain(&broken, &["-t", "acme", "GET", "/"]);
@@ -463,7 +469,7 @@ fn what_cannot_be_explained_ends_with_2() {
 }
 
 #[test]
-fn says_when_a_condition_is_looked_at_first() {
+fn reports_when_a_condition_is_looked_at_first() {
     let put = [
         "-t",
         "acme",
@@ -472,20 +478,20 @@ fn says_when_a_condition_is_looked_at_first() {
         "PUT",
         "/photos/acme/x",
     ];
-    let said = |config: &str| {
+    let printed = |config: &str| {
         let output = explain(config, &put);
         let text = String::from_utf8(output.stdout).unwrap();
         (output.status.code(), text)
     };
-    let (status, refused) = said(CONFIG);
+    let (status, refused) = printed(CONFIG);
     assert_eq!(status, Some(1), "{refused}");
     assert!(refused.contains("name/cos:HeadObject"), "{refused}");
     let may_look = CONFIG.replace("\"PutObject\"]", "\"PutObject\", \"HeadObject\"]");
-    let (status, looked) = said(&may_look);
+    let (status, looked) = printed(&may_look);
     assert_eq!(status, Some(0), "{looked}");
     assert!(looked.contains("a HEAD comes first"), "{looked}");
     let cos = CONFIG.replacen("[upstream]", "[upstream]\nsignature = \"cos\"", 1);
-    let (status, kept) = said(&cos);
+    let (status, kept) = printed(&cos);
     assert_eq!(status, Some(0), "{kept}");
     assert!(kept.contains("x-cos-forbid-overwrite"), "{kept}");
     assert!(!kept.contains("a HEAD comes first"), "{kept}");
@@ -554,18 +560,22 @@ actions = ["read", "PutObject"]"#,
         let mut arguments = [caller, &["-f", "json", "PUT", url]].concat();
         arguments.extend(headers);
         let output = explain(&config, &arguments);
-        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let last = said.pointer("/steps").unwrap().as_array().unwrap();
+        let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let last = printed.pointer("/steps").unwrap().as_array().unwrap();
         let last = last.last().unwrap();
         let refused = (last.pointer("/step"), last.pointer("/refused/code"));
-        assert_eq!(refused, (Some(&step.into()), Some(&code.into())), "{said}");
-        assert_eq!(said.pointer("/upstream"), None, "{said}");
+        assert_eq!(
+            refused,
+            (Some(&step.into()), Some(&code.into())),
+            "{printed}"
+        );
+        assert_eq!(printed.pointer("/upstream"), None, "{printed}");
         assert_eq!(output.status.code(), Some(1));
     }
 }
 
 #[test]
-fn says_how_long_an_object_without_a_length_may_be() {
+fn reports_how_long_an_object_without_a_length_may_be() {
     let put = [
         "-t",
         "acme",
@@ -580,9 +590,9 @@ fn says_how_long_an_object_without_a_length_may_be() {
         (CONFIG.replacen("[upstream]", spools, 1), "65536"),
     ] {
         let output = explain(&config, &put);
-        let said = String::from_utf8(output.stdout).unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
         let bound = format!("of more than {bytes} bytes it would be refused with 411");
-        assert!(said.contains(&bound), "{said}");
+        assert!(printed.contains(&bound), "{printed}");
     }
 }
 
@@ -602,9 +612,9 @@ fn does_not_explain_what_a_body_decides() {
         ),
     ] {
         let output = explain(CONFIG, &[&["-t", "acme"], arguments].concat());
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(what), "{said}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{printed}");
+        assert!(printed.contains(what), "{printed}");
     }
 }
 
@@ -613,7 +623,7 @@ fn the_rule_for_pages_that_counts_is_named() {
     let rules = "[[tenants.guest.grants.cors]]\norigins = [\"https://blog.example\"]\nmethods = [\"GET\"]\n\
         [[tenants.guest.grants.cors]]\norigins = [\"*\"]\nmethods = [\"GET\", \"HEAD\"]\nheaders = [\"range\"]\n";
     let config = format!("{CONFIG}\n{rules}");
-    let said = |arguments: &[&str]| {
+    let printed = |arguments: &[&str]| {
         let output = explain(&config, arguments);
         (
             output.status.code(),
@@ -623,13 +633,14 @@ fn the_rule_for_pages_that_counts_is_named() {
     let get = |origin: &str| {
         let origin = format!("Origin: {origin}");
         let url = "http://127.0.0.1:9000/open/public/x";
-        let (code, text) = said(&["--anonymous", "GET", url, "-H", &origin]);
+        let (code, text) = printed(&["--anonymous", "GET", url, "-H", &origin]);
         assert_eq!(code, Some(0), "{text}");
         text
     };
-    let named = "cors          rule 1 matches: pages of https://blog.example may read the answer\n";
+    let named =
+        "cors          rule 1 matches: pages of https://blog.example may read the response\n";
     assert!(get("https://blog.example").contains(named));
-    let any = "cors          rule 2 matches: pages of * may read the answer\n";
+    let any = "cors          rule 2 matches: pages of * may read the response\n";
     assert!(get("https://other.example").contains(any));
     let refused = [
         "--anonymous",
@@ -638,7 +649,7 @@ fn the_rule_for_pages_that_counts_is_named() {
         "-H",
         "Origin: https://blog.example",
     ];
-    let (code, text) = said(&refused);
+    let (code, text) = printed(&refused);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("web pages are refused"), "{text}");
     let acme = [
@@ -649,12 +660,12 @@ fn the_rule_for_pages_that_counts_is_named() {
         "-H",
         "Origin: https://blog.example",
     ];
-    let (_, text) = said(&acme);
+    let (_, text) = printed(&acme);
     assert!(!text.contains("cors "), "the tenant has no rules: {text}");
     let preflight = |method: &str| {
         let method = format!("Access-Control-Request-Method: {method}");
         let headers = ["-H", "Origin: https://other.example", "-H", &method];
-        said(
+        printed(
             &[
                 &["--tenant", "guest", "OPTIONS", "/open/public/x"][..],
                 &headers,
@@ -671,12 +682,12 @@ fn the_rule_for_pages_that_counts_is_named() {
 }
 
 #[test]
-fn says_what_a_session_policy_leaves() {
+fn reports_what_a_session_policy_leaves() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("policy.json");
     let policy = r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::photos/acme/t/*"}}"#;
     fs::write(&file, policy).unwrap();
-    let asked = |method: &str, key: &str| {
+    let explained = |method: &str, key: &str| {
         let policy = file.to_str().unwrap();
         let path = format!("/photos/{key}");
         let arguments = ["-t", "acme", "--session-policy", policy, method, &path];
@@ -686,16 +697,19 @@ fn says_what_a_session_policy_leaves() {
             String::from_utf8(output.stdout).unwrap(),
         )
     };
-    let (status, said) = asked("GET", "acme/t/x");
-    assert_eq!(status, Some(0), "{said}");
-    assert!(said.contains("shared-1250000000/acme/t/*"), "{said}");
-    assert!(said.contains("narrowed by the session's Policy"), "{said}");
-    assert!(!said.contains("PutObject"), "{said}");
+    let (status, printed) = explained("GET", "acme/t/x");
+    assert_eq!(status, Some(0), "{printed}");
+    assert!(printed.contains("shared-1250000000/acme/t/*"), "{printed}");
+    assert!(
+        printed.contains("narrowed by the session's Policy"),
+        "{printed}"
+    );
+    assert!(!printed.contains("PutObject"), "{printed}");
     for (method, key) in [("GET", "acme/u/x"), ("PUT", "acme/t/x")] {
-        let (status, said) = asked(method, key);
-        assert_eq!(status, Some(1), "{said}");
-        assert!(said.contains("403 AccessDenied"), "{said}");
+        let (status, printed) = explained(method, key);
+        assert_eq!(status, Some(1), "{printed}");
+        assert!(printed.contains("403 AccessDenied"), "{printed}");
     }
     fs::write(&file, policy.replace("GetObject", "GetObjekt")).unwrap();
-    assert_eq!(asked("GET", "acme/t/x").0, Some(2));
+    assert_eq!(explained("GET", "acme/t/x").0, Some(2));
 }

@@ -1,4 +1,4 @@
-//! What a client may not do, and what it is told.
+//! What a client may not do, and the error that it gets.
 
 #![allow(
     clippy::indexing_slicing,
@@ -20,7 +20,7 @@ use crate::support::{
 const KEY: &str = "/photos/acme/k";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Sends raw bytes and reads the answer; then the connection must end.
+/// Sends raw bytes and reads the response; then the connection must end.
 fn refused(world: &World, bytes: &[u8]) -> Reply {
     let mut client = Client::connect(world.gateway.addr);
     client.write(bytes);
@@ -116,7 +116,7 @@ fn a_head_behind_another_is_looked_at_too() {
 }
 
 #[test]
-fn requests_in_one_segment_are_answered_in_order() {
+fn requests_in_one_segment_are_served_in_order() {
     let world = World::new();
     let put = world.signed("PUT", KEY).body("abc\n").bytes();
     let get = world.signed("GET", KEY).bytes();
@@ -183,7 +183,7 @@ fn a_chunked_document_is_read() {
 
 /// However its bytes arrive: the head may come in one piece with what is wrong behind it.
 #[test]
-fn a_chunked_document_that_is_framed_wrongly_is_answered() {
+fn a_chunked_document_that_is_framed_wrongly_gets_a_response() {
     let world = World::new();
     let body = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
     let call = world
@@ -209,7 +209,7 @@ fn a_chunked_document_that_is_framed_wrongly_is_answered() {
     }
 }
 
-/// Asserts that a head alone is refused so, before the client is asked for its body, and that nobody
+/// Asserts that a head alone is refused so, before the client is requested its body, and that nobody
 /// upstream hears of it.
 #[track_caller]
 fn refused_early(method: &str, target: &str, headers: &[(&str, &str)], status: u16, code: &str) {
@@ -323,7 +323,7 @@ fn metadata_that_cos_does_not_take_is_refused_early() {
     let call = world.signed("PUT", KEY).body("x");
     let call = call.header("x-amz-meta-aa", &half);
     let call = call.header("x-amz-meta-bb", &half);
-    call.ask().assert_ok();
+    call.fetch().assert_ok();
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn a_completion_that_cos_cannot_take_is_refused_early() {
         let parts: String = numbers.map(part).collect();
         let xml = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
         let call = world.signed("POST", &format!("{KEY}?uploadId=u"));
-        call.body(xml).ask()
+        call.body(xml).fetch()
     };
     let world = World::new();
     for (numbers, code) in [
@@ -504,7 +504,7 @@ fn a_reader_that_stops_is_cut() {
             .gateway
             .log
             .text()
-            .contains("read the answer too slowly")
+            .contains("read the response too slowly")
     };
     eventually("the reader is cut", cut);
     let mut read = 0;
@@ -531,7 +531,7 @@ fn a_store_that_stops_reading_or_sending_is_given_up() {
             }),
             act(|peer| {
                 peer.head();
-                peer.say("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbegun");
+                peer.respond("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbegun");
                 while peer.client.fill() {}
             }),
         ],
@@ -548,7 +548,7 @@ fn a_store_that_stops_reading_or_sending_is_given_up() {
     world
         .gateway
         .log
-        .assert_says("COS sent the answer too slowly");
+        .assert_contains("COS sent the response too slowly");
 }
 
 #[test]
@@ -635,7 +635,7 @@ fn without_descriptors_accepting_pauses_and_goes_on() {
     run("prlimit", &["--pid", &pid, "--nofile=48"]);
     let mut many: Vec<_> = (0..80).map(|_| Client::connect(program.addr)).collect();
     // Who was accepted before the descriptors ran out is served as ever, by the connection to COS that
-    // is there already: nobody else asks for it yet.
+    // is there already: nobody else requests it yet.
     many[0].write(&get().bytes());
     assert_eq!(many[0].read_one("GET").status, 404);
     for client in &mut many[1..] {

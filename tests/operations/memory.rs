@@ -29,7 +29,7 @@ const KEY: &str = "/photos/acme/k";
 /// Small, so that a peer stops taking bytes soon.
 const SOCKET_BUFFER: usize = 16 * 1024;
 
-/// A COS that answers GET with a GiB, as far as it is read, and stops after the head of a PUT.
+/// A COS that responses GET with a GiB, as far as it is read, and stops after the head of a PUT.
 fn stalling_cos() -> SocketAddr {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
@@ -44,8 +44,8 @@ fn stalling_cos() -> SocketAddr {
             let mut stream = TcpStream::from(stream);
             let head = read_head(&mut stream);
             if head.starts_with("GET") {
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {GIB}\r\n\r\n");
-                stream.write_all(answer.as_bytes()).unwrap();
+                let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {GIB}\r\n\r\n");
+                stream.write_all(response.as_bytes()).unwrap();
                 let mut writer = stream.try_clone().unwrap();
                 let small = std::thread::Builder::new().stack_size(64 * 1024);
                 let write = move || while writer.write_all(&[7; 8192]).is_ok() {};
@@ -125,7 +125,7 @@ fn a_thousand_stalled_uploads_and_downloads_stay_within_150_mib() {
     }
     fill(&mut uploads);
     for stream in &mut streams {
-        stream.peek(&mut first).unwrap(); // each has its answer
+        stream.peek(&mut first).unwrap(); // each has its response
     }
     let grown = program.memory("VmRSS") - before;
     let most = program.memory("VmHWM") - before;
@@ -151,22 +151,22 @@ async fn a_thousand_stalled_streams_each_way_stay_within_150_mib() {
         .initial_connection_window_size(1 << 30);
     let connect = async |builder| Http2::connect_as(&authority, program.addr, builder).await;
     let first = connect(&closed).await; // has the key fetched
-    let first_answer = first.ask(&get(program.addr)).await;
+    let first_response = first.fetch(&get(program.addr)).await;
     let before = program.memory("VmRSS");
 
     let started = Instant::now();
-    let (mut answers, mut connections) = (vec![first_answer], vec![]);
+    let (mut responses, mut connections) = (vec![first_response], vec![]);
     for number in 0..STALLED / EACH {
         let in_window = number % 2 == 0;
         let uploads = connect(&closed).await;
         let downloads = connect(if in_window { &closed } else { &open }).await;
         for _ in 0..EACH {
-            let (answer, mut stream) = uploads.start(request(&put(program.addr, GIB))).await;
+            let (response, mut stream) = uploads.start(request(&put(program.addr, GIB))).await;
             tokio::spawn(async move {
                 while send_data(&mut stream, &[7; 16_384], false).await.is_ok() {}
-                drop(answer);
+                drop(response);
             });
-            answers.push(downloads.ask(&get(program.addr)).await);
+            responses.push(downloads.fetch(&get(program.addr)).await);
         }
         if !in_window {
             downloads.open_and_stop();
@@ -183,7 +183,7 @@ async fn a_thousand_stalled_streams_each_way_stay_within_150_mib() {
     }
     let most = program.memory("VmHWM") - before;
     println!("{STALLED} stalled each way: {grown} KiB more than {before} KiB, {most} KiB at most");
-    drop((answers, connections));
+    drop((responses, connections));
     assert!(grown <= 150 * 1024, "{grown} KiB");
 }
 
@@ -194,7 +194,7 @@ fn a_large_body_needs_no_more_than_64_mib_however_slow_its_peers() {
     let cos = support::Script::new(vec![act(move |peer| {
         while let Some(head) = peer.head() {
             if head.starts_with("GET") {
-                peer.say(&format!(
+                peer.respond(&format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
                 ));
                 send(&mut peer.client.stream, length, false);
@@ -206,7 +206,7 @@ fn a_large_body_needs_no_more_than_64_mib_however_slow_its_peers() {
                 left -= peer.take(left.min(1 << 20)).len();
                 std::thread::sleep(Duration::from_millis(1));
             }
-            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n");
+            peer.respond("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n");
         }
     })]);
     let emulator = support::emulator();
@@ -260,7 +260,7 @@ fn a_chunked_upload_needs_no_memory_for_its_chunks() {
                 left -= peer.take(left.min(1 << 20)).len();
                 std::thread::sleep(Duration::from_millis(1));
             }
-            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n");
+            peer.respond("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n");
         }
     })]);
     let emulator = support::emulator();

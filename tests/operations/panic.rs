@@ -33,10 +33,10 @@ fn a_panic_is_one_requests_alone_and_tells_no_secret() {
         .env(CHILD, "1")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&child.stdout);
+    let printed = String::from_utf8_lossy(&child.stdout);
     let wrong = String::from_utf8_lossy(&child.stderr);
-    assert!(child.status.success(), "{said}\n{wrong}");
-    assert!(said.contains("1 passed"), "{said}");
+    assert!(child.status.success(), "{printed}\n{wrong}");
+    assert!(printed.contains("1 passed"), "{printed}");
 }
 
 /// The test's name, wherever its module stands.
@@ -51,8 +51,8 @@ fn serve_and_panic() {
     // Not of hyper: the COS of this process reads signatures with it.
     let filter = "cosgate=trace".parse::<Targets>().unwrap();
     let _program_log = ProgramLog::start(filter, log.clone()).unwrap();
-    let told = std::panic::catch_unwind(|| panics_once(&log));
-    if told.is_err() {
+    let outcome = std::panic::catch_unwind(|| panics_once(&log));
+    if outcome.is_err() {
         println!("{}", log.text()); // it has the panic of this test, too
         panic!("see the log");
     }
@@ -83,20 +83,20 @@ fn panics_once(log: &Log) {
     assert_eq!(reply.header("connection"), Some("close"));
     assert_eq!(gateway.metric("cosgate_panics_total", ""), 1);
     let id = reply.header("x-amz-request-id").unwrap();
-    gateway.log.assert_says(id);
+    gateway.log.assert_contains(id);
     let lines = gateway.log.text();
     let line = lines.lines().find(|line| line.contains(id)).unwrap();
     assert!(
         line.contains(r#""verdict":"failed","step":"upstream""#),
         "{line}"
     );
-    eventually("the panic is told", || {
+    eventually("the panic is logged", || {
         log.text().contains("panicked: the clock is broken")
     });
     // It was one request's alone.
     signed("GET").send().assert_ok();
-    let said = format!("{}{:?}{}{}", lines, reply.headers, reply.text(), log.text());
+    let printed = format!("{}{:?}{}{}", lines, reply.headers, reply.text(), log.text());
     for secret in [COOKIE, ACME.1, ACCOUNT.1, "Signature="] {
-        assert!(!said.contains(secret), "{secret} was told: {said}");
+        assert!(!printed.contains(secret), "{secret} got: {printed}");
     }
 }

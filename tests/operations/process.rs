@@ -13,7 +13,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{self, ACCOUNT, ACME, Call, Client, GLOBEX, Program, Said, eventually, toml};
+use crate::support::{
+    self, ACCOUNT, ACME, Call, Client, GLOBEX, Printed, Program, eventually, toml,
+};
 use cosgate::emulator::{CosFault, Emulator, Faults};
 
 const KEY: &str = "/photos/acme/k";
@@ -92,8 +94,8 @@ fn signals_that_do_not_end_it_leave_every_server_serving() {
         let mut command = cosgate(&arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Owned(command.spawn().unwrap());
-        let out = Said::from(process.0.stdout.take().unwrap());
-        let err = Said::from(process.0.stderr.take().unwrap());
+        let out = Printed::from(process.0.stdout.take().unwrap());
+        let err = Printed::from(process.0.stderr.take().unwrap());
         let addr = if mark == "listen=" {
             err.address(mark)
         } else {
@@ -134,7 +136,7 @@ fn writes_the_program_log_as_json() {
     let mut command = cosgate(&["serve", "-c", config.to_str().unwrap()]);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut process = Owned(command.spawn().unwrap());
-    let err = Said::from(process.0.stderr.take().unwrap());
+    let err = Printed::from(process.0.stderr.take().unwrap());
     eventually("it serves", || err.text().contains("cosgate serves"));
     let as_text = text.replace("program = \"json\"", "program = \"text\"");
     fs::write(&config, as_text).unwrap();
@@ -144,8 +146,8 @@ fn writes_the_program_log_as_json() {
     });
     process.signal("TERM");
     assert_eq!(process.wait(), Some(0));
-    let said = err.text();
-    let (before, after) = said.split_once("cosgate serves").unwrap();
+    let printed = err.text();
+    let (before, after) = printed.split_once("cosgate serves").unwrap();
     assert!(before.lines().rev().skip(1).all(is_json), "{before}");
     assert!(
         !after.lines().skip(1).any(|line| line.starts_with('{')),
@@ -155,9 +157,12 @@ fn writes_the_program_log_as_json() {
     fs::write(&config, "[server]\nlisten = 7\n").unwrap();
     let mut command = cosgate(&["serve", "-c", config.to_str().unwrap()]);
     let out = command.env("COSGATE_LOG_PROGRAM", "json").output().unwrap();
-    let said = String::from_utf8(out.stderr).unwrap();
-    assert!(!out.status.success() && said.contains("listen"), "{said}");
-    assert!(said.lines().all(is_json), "{said}");
+    let printed = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        !out.status.success() && printed.contains("listen"),
+        "{printed}"
+    );
+    assert!(printed.lines().all(is_json), "{printed}");
 }
 
 #[test]
@@ -184,10 +189,10 @@ fn reopens_the_access_log_at_a_signal() {
     muted.process.signal("TERM");
     assert_eq!(muted.process.wait(), Some(0));
     assert_eq!((lines(&old), lines(&log)), (2, 1));
-    let mut said = String::new();
+    let mut printed = String::new();
     drop(muted);
-    out.read_to_string(&mut said).unwrap();
-    assert_eq!(said, "", "the file takes the place of standard output");
+    out.read_to_string(&mut printed).unwrap();
+    assert_eq!(printed, "", "the file takes the place of standard output");
 }
 
 /// Its configuration is a pipe: it is being read as long as the test likes.
@@ -202,7 +207,7 @@ fn signals_before_the_server_is_up_do_not_end_it() {
     let mut command = cosgate(&["serve", "-c", path]);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut process = Owned(command.spawn().unwrap());
-    let err = Said::from(process.0.stderr.take().unwrap());
+    let err = Printed::from(process.0.stderr.take().unwrap());
     let mut writer = fs::OpenOptions::new().write(true).open(&config).unwrap(); // it reads now
     for name in ["HUP", "USR1", "USR2"] {
         process.signal(name);
@@ -217,13 +222,15 @@ fn signals_before_the_server_is_up_do_not_end_it() {
 }
 
 #[test]
-fn the_admin_pages_answer_while_clients_hold_all_descriptors_that_they_may() {
+fn the_admin_pages_are_served_while_clients_hold_all_descriptors_that_they_may() {
     let emulator = support::emulator();
     let toml = with_admin(&emulator, "127.0.0.1:0");
     let program = Program::serve_under(&["prlimit", "--nofile=100:100"], &toml);
-    let said = program.said();
-    let warning = said.lines().find(|line| line.contains("file descriptors"));
-    let warning = warning.unwrap_or_else(|| panic!("no warning in {said}"));
+    let printed = program.printed();
+    let warning = printed
+        .lines()
+        .find(|line| line.contains("file descriptors"));
+    let warning = warning.unwrap_or_else(|| panic!("no warning in {printed}"));
     for part in ["limit=100", "connections=16384", "LimitNOFILE", "ulimit -n"] {
         assert!(warning.contains(part), "{warning}");
     }
@@ -235,7 +242,7 @@ fn the_admin_pages_answer_while_clients_hold_all_descriptors_that_they_may() {
         .map(|_| TcpStream::connect(program.addr).unwrap())
         .collect();
     eventually("accepting pauses", || {
-        program.said().contains("accepting pauses")
+        program.printed().contains("accepting pauses")
     });
     for _ in 0..3 {
         for page in ["/readyz", "/livez", "/metrics"] {
@@ -262,7 +269,7 @@ fn the_admin_pages_answer_while_clients_hold_all_descriptors_that_they_may() {
 }
 
 #[test]
-fn the_admin_pages_answer_while_others_hold_connections_and_say_nothing() {
+fn the_admin_pages_are_served_while_others_hold_connections_and_send_nothing() {
     let emulator = support::emulator();
     let program = Program::serve(&with_admin(&emulator, "127.0.0.1:0"));
     let admin = program.address("admin=");
@@ -395,7 +402,7 @@ fn logs_whose_readers_have_stopped_hold_up_nobody() {
 }
 
 #[test]
-fn lost_lines_are_counted_and_told_when_the_log_flows_again() {
+fn lost_lines_are_counted_and_reported_when_the_log_flows_again() {
     let emulator = support::emulator();
     let folder = tempfile::tempdir().unwrap();
     let certs = folder.path().join("certs");
@@ -416,8 +423,8 @@ fn lost_lines_are_counted_and_told_when_the_log_flows_again() {
         let _ = client.read(&mut [0; 64]);
     }
     eventually("lines are lost", || lost() > 0);
-    let err = Said::from(err);
-    eventually("the loss is told", || {
+    let err = Printed::from(err);
+    eventually("the loss is reported", || {
         err.text().contains("log lines lost lines=")
     });
     muted.process.signal("TERM");
@@ -430,7 +437,7 @@ fn serve_goes_on_when_nobody_reads_its_access_log() {
     let (out, stdout) = pipe().unwrap();
     drop(out);
     let (err, stderr) = pipe().unwrap();
-    let err = Said::from(err);
+    let err = Printed::from(err);
     let mut muted = Muted::start(&emulator, "info", "", stdout, stderr);
     for _ in 0..10 {
         assert_eq!(get(muted.addr).send().status, 404);
@@ -438,7 +445,7 @@ fn serve_goes_on_when_nobody_reads_its_access_log() {
     eventually("the lines are counted", || {
         metric(muted.admin, "cosgate_access_log_dropped_total") >= 10
     });
-    eventually("the operator is told", || {
+    eventually("the operator is notified", || {
         err.text().contains("access log lines lost")
     });
     muted.process.signal("TERM");
@@ -457,25 +464,27 @@ fn a_cause_is_logged_once_a_second_with_the_number_of_the_others() {
     let seconds = usize::try_from(started.elapsed().as_secs()).unwrap() + 1;
     program.signal("TERM");
     assert_eq!(program.wait(), Some(0));
-    let told = || {
-        let said = program.said();
-        let lines = said.lines().filter(|line| line.contains("request failed"));
+    let logged = || {
+        let printed = program.printed();
+        let lines = printed
+            .lines()
+            .filter(|line| line.contains("request failed"));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     let suppressed = |line: &String| {
         let (_, count) = line.rsplit_once(" suppressed=")?;
         count.parse::<usize>().ok()
     };
-    // Each line tells one failure, or how many were left out.
-    eventually("all are told", || {
-        let counts = told();
+    // Each line reports one failure, or how many were left out.
+    eventually("all are logged", || {
+        let counts = logged();
         counts
             .iter()
             .map(|line| suppressed(line).unwrap_or(1))
             .sum::<usize>()
             == 100
     });
-    assert!(told().len() <= seconds + 2, "{:?}", told());
+    assert!(logged().len() <= seconds + 2, "{:?}", logged());
 }
 
 /// Runs a command whose reader has left, as `head` does: its exit status and standard error.
@@ -538,12 +547,15 @@ fn a_result_that_cannot_be_written_is_a_failure() {
     let output = command.stdout(full.unwrap()).stderr(Stdio::piped()).spawn();
     let output = output.unwrap().wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("cannot write to standard output"), "{said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        printed.contains("cannot write to standard output"),
+        "{printed}"
+    );
 }
 
 #[test]
-fn dev_and_the_emulator_serve_on_when_nobody_reads_what_they_say() {
+fn dev_and_the_emulator_serve_on_when_nobody_reads_what_they_print() {
     let [dev, cos, sts, admin] = [free(), free(), free(), free()].map(|addr| addr.to_string());
     let emulator = ["emulator", "--cos", &cos, "--sts", &sts, "--admin", &admin];
     for (arguments, addr) in [(&["dev", "--listen", &dev][..], &dev), (&emulator, &cos)] {
@@ -559,14 +571,14 @@ fn dev_and_the_emulator_serve_on_when_nobody_reads_what_they_say() {
         }
         process.signal("TERM");
         assert_eq!(process.wait(), Some(0));
-        let mut said = String::new();
+        let mut printed = String::new();
         process
             .0
             .stderr
             .take()
             .unwrap()
-            .read_to_string(&mut said)
+            .read_to_string(&mut printed)
             .unwrap();
-        assert!(!said.contains("panicked"), "{said}");
+        assert!(!printed.contains("panicked"), "{printed}");
     }
 }

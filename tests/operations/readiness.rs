@@ -33,8 +33,8 @@ fn readyz(admin: SocketAddr) -> Reply {
 /// What `cosgate health` says of `/readyz`, and whether it succeeds.
 fn health(admin: SocketAddr) -> (bool, String) {
     let output = cli::run(&["health", &format!("http://{admin}/readyz")]);
-    let said = cli::stdout(&output) + &cli::stderr(&output);
-    (output.status.success(), said)
+    let printed = cli::stdout(&output) + &cli::stderr(&output);
+    (output.status.success(), printed)
 }
 
 /// The part of this name, as `/readyz?verbose` says it.
@@ -66,10 +66,10 @@ fn is_not_ready_before_an_issuer_has_given_a_key() {
     let admin = program.address("admin=");
     let reply = readyz(admin);
     assert_eq!(reply.status, 503);
-    let said = reply.text();
+    let printed = reply.text();
     assert!(
-        said.starts_with("not ready\nkeys: no issuer has given a key yet"),
-        "{said}"
+        printed.starts_with("not ready\nkeys: no issuer has given a key yet"),
+        "{printed}"
     );
     assert_eq!(Call::new(admin, "GET", "/livez").send().status, 200);
     emulator.faults().set(Faults::default());
@@ -85,7 +85,7 @@ fn is_not_ready_before_an_issuer_has_given_a_key() {
 }
 
 #[test]
-fn the_first_probe_has_a_key_fetched_and_is_answered_with_200() {
+fn the_first_probe_has_a_key_fetched_and_gets_200() {
     let emulator = support::emulator();
     let program = Program::serve(&text(&emulator, ""));
     assert_eq!(emulator.counters().counts().sts_calls, 0);
@@ -102,21 +102,21 @@ fn health_fails_until_cosgate_is_ready() {
     });
     let program = Program::serve(&text(&emulator, ""));
     let admin = program.address("admin=");
-    let (is_healthy, said) = health(admin);
+    let (is_healthy, printed) = health(admin);
     assert!(!is_healthy);
     let reason = "/readyz: 503: not ready\nkeys: no issuer has given a key yet";
-    assert!(said.contains(reason), "{said}");
+    assert!(printed.contains(reason), "{printed}");
     emulator.faults().set(Faults::default());
     eventually("STS is back", || {
         health(admin) == (true, "200: ok\n".to_owned())
     });
     drop(program);
-    let (is_healthy, said) = health(admin);
-    assert!(!is_healthy && said.contains("refused"), "{said}");
+    let (is_healthy, printed) = health(admin);
+    assert!(!is_healthy && printed.contains("refused"), "{printed}");
 }
 
 #[test]
-fn says_how_each_part_stands() {
+fn reports_the_state_of_each_part() {
     let emulator = support::emulator();
     let program = Program::serve(&text(&emulator, ""));
     let admin = program.address("admin=");
@@ -159,8 +159,8 @@ fn needs_cos_where_that_is_configured() {
     let program = Program::serve(&away(required.clone()));
     let reply = readyz(program.address("admin="));
     assert_eq!(reply.status, 503);
-    let said = reply.text();
-    assert!(said.contains("cos: ap-guangzhou: "), "{said}");
+    let printed = reply.text();
+    assert!(printed.contains("cos: ap-guangzhou: "), "{printed}");
     let program = Program::serve(&required);
     assert_eq!(readyz(program.address("admin=")).status, 200);
 }
@@ -255,10 +255,10 @@ fn a_drain_with_a_delay_fails_the_probe_first_and_closes_the_listener_later() {
         failed.elapsed()
     );
     assert_eq!(program.wait(), Some(0));
-    let said = program.said();
+    let printed = program.printed();
     assert!(
-        said.contains("the drain has ended") && said.contains("cut_short=0"),
-        "{said}"
+        printed.contains("the drain has ended") && printed.contains("cut_short=0"),
+        "{printed}"
     );
 }
 
@@ -275,7 +275,7 @@ fn a_second_signal_ends_the_delay() {
 }
 
 #[test]
-fn systemd_is_told_of_the_start_a_reload_the_end_and_that_it_lives() {
+fn systemd_is_notified_of_the_start_a_reload_the_end_and_that_it_lives() {
     let emulator = support::emulator();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
@@ -288,9 +288,9 @@ fn systemd_is_told_of_the_start_a_reload_the_end_and_that_it_lives() {
     };
     // Watchdog messages come between all others.
     let hear_next = || loop {
-        let said = hear();
-        if said.trim() != "WATCHDOG=1" {
-            break said;
+        let printed = hear();
+        if printed.trim() != "WATCHDOG=1" {
+            break printed;
         }
     };
     let address = format!("NOTIFY_SOCKET={}", path.display());
@@ -301,8 +301,11 @@ fn systemd_is_told_of_the_start_a_reload_the_end_and_that_it_lives() {
     assert_eq!(hear_next().trim(), "READY=1");
     while hear().trim() != "WATCHDOG=1" {}
     program.signal("HUP");
-    let said = hear_next();
-    assert!(said.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said}");
+    let printed = hear_next();
+    assert!(
+        printed.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{printed}"
+    );
     assert_eq!(hear_next().trim(), "READY=1");
     program.signal("TERM");
     assert_eq!(hear_next().trim(), "STOPPING=1");

@@ -67,7 +67,7 @@ fn signals_under_load_lose_no_request() {
         .collect();
     let reloads = || {
         program
-            .said()
+            .printed()
             .matches("the configuration is reloaded")
             .count()
     };
@@ -84,14 +84,14 @@ fn signals_under_load_lose_no_request() {
         .sum();
     assert!(requests > 50, "{requests}");
     assert!(
-        program.said().contains("~ tenant acme (limits)"),
+        program.printed().contains("~ tenant acme (limits)"),
         "{}",
-        program.said()
+        program.printed()
     );
 }
 
 #[test]
-fn the_answer_to_post_reload_has_every_problem_or_every_change() {
+fn the_response_to_post_reload_has_every_problem_or_every_change() {
     let emulator = support::emulator();
     let good = text(&emulator, "");
     let program = Program::serve(&good);
@@ -115,7 +115,7 @@ fn the_answer_to_post_reload_has_every_problem_or_every_change() {
     ] {
         assert!(refused.text().contains(part), "{part}: {}", refused.text());
     }
-    program_says(&program, "unknown key `regiun`");
+    program_prints(&program, "unknown key `regiun`");
     assert_eq!(get(program.addr, ACME).assert_ok().text(), "mine");
     let other = good
         .replace("threads = 1", "threads = 2")
@@ -144,14 +144,14 @@ fn the_answer_to_post_reload_has_every_problem_or_every_change() {
         "cosgate_access_keys_ending{within=\"7d\"} 0",
     ] {
         assert!(
-            metrics.lines().any(|said| said == line),
+            metrics.lines().any(|printed| printed == line),
             "{line}: {metrics}"
         );
     }
 }
 
-fn program_says(program: &Program, text: &str) {
-    eventually(text, || program.said().contains(text));
+fn program_prints(program: &Program, text: &str) {
+    eventually(text, || program.printed().contains(text));
 }
 
 #[test]
@@ -169,36 +169,36 @@ fn secrets_and_certificates_are_taken_when_they_change_and_a_file_that_is_edited
     );
     let of_file = format!("file:{}", secret.display());
     let program = Program::serve(&text(&emulator, &tls).replace("env:ACME_SECRET", &of_file));
-    let ask = |authority: &Authority, secret: &str| {
+    let fetch = |authority: &Authority, secret: &str| {
         let tls = tls_client(&authority.ca(), None, &[&TLS13]);
         let mut client = Client::connect_tls(program.addr, "localhost", tls);
         let call = Call::new(program.addr, "GET", PHOTO).signed_by((ACME.0, secret));
         client.write(&call.bytes());
         client.fill().then(|| client.read_reply("GET").status)
     };
-    assert_eq!(ask(&old, ACME.1), Some(404));
+    assert_eq!(fetch(&old, ACME.1), Some(404));
     // Somebody is editing the file meanwhile.
     replace(&program.config(), "[server");
     replace(&secret, "another-secret-of-acme-0123456789");
     eventually("the new secret counts", || {
-        ask(&old, "another-secret-of-acme-0123456789") == Some(404)
+        fetch(&old, "another-secret-of-acme-0123456789") == Some(404)
     });
-    assert_eq!(ask(&old, ACME.1), Some(403));
-    program_says(
+    assert_eq!(fetch(&old, ACME.1), Some(403));
+    program_prints(
         &program,
         "~ tenant acme (~ key ACMEKEY0000000000001 (secret))",
     );
-    assert!(!program.said().contains("another-secret"));
+    assert!(!program.printed().contains("another-secret"));
     // A certificate without its key changes nothing.
     let pair = new.pair("localhost");
     replace(&cert, &fs::read_to_string(pair.0).unwrap());
-    program_says(&program, "is not that of the certificate");
-    assert_eq!(ask(&old, "another-secret-of-acme-0123456789"), Some(404));
+    program_prints(&program, "is not that of the certificate");
+    assert_eq!(fetch(&old, "another-secret-of-acme-0123456789"), Some(404));
     replace(&key, &fs::read_to_string(pair.1).unwrap());
     eventually("the new certificate is shown", || {
-        ask(&new, "another-secret-of-acme-0123456789") == Some(404)
+        fetch(&new, "another-secret-of-acme-0123456789") == Some(404)
     });
-    assert_eq!(ask(&old, "another-secret-of-acme-0123456789"), None);
+    assert_eq!(fetch(&old, "another-secret-of-acme-0123456789"), None);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn files_are_watched_where_that_is_configured_and_those_that_are_included_too() 
         .replace("threads = 1", "threads = 1\nreload_on_change = true");
     replace(&program.config(), &watched);
     program.signal("HUP");
-    program_says(&program, "the configuration is reloaded");
+    program_prints(&program, "the configuration is reloaded");
     let initech = "[tenants.initech]\nissuer = \"main\"\n\
         access_keys = [{ id = \"INITECHKEY0000000001\", secret = \"file:secret\" }]\n\
         [[tenants.initech.grants]]\nname = \"photos\"\nbucket = \"shared-1250000000\"\nregion = \"ap-guangzhou\"\n\
@@ -221,7 +221,7 @@ fn files_are_watched_where_that_is_configured_and_those_that_are_included_too() 
         "initech-local-secret-0000000000000000000",
     );
     replace(&folder.join("initech.toml"), initech);
-    program_says(&program, "+ tenant initech");
+    program_prints(&program, "+ tenant initech");
     let key = (
         "INITECHKEY0000000001",
         "initech-local-secret-0000000000000000000",
@@ -232,7 +232,7 @@ fn files_are_watched_where_that_is_configured_and_those_that_are_included_too() 
         &folder.join("initech.toml"),
         &initech.replace("[\"read\", \"write\"]", "[\"rad\"]"),
     );
-    program_says(&program, "tenants.d/initech.toml:9:");
+    program_prints(&program, "tenants.d/initech.toml:9:");
     replace(&folder.join("initech.toml"), "");
-    program_says(&program, "- tenant initech");
+    program_prints(&program, "- tenant initech");
 }

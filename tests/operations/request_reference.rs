@@ -29,7 +29,7 @@ const PARAMETERS: &str = "Parameters and sub-resources";
 
 /// The words for what becomes of a part of a request.
 const WORDS: [&str; 11] = [
-    "answered here",
+    "served here",
     "checked here",
     "dropped",
     "needs an action",
@@ -61,7 +61,7 @@ fn rows_of_page(heading: &str) -> Rows {
             "{line}"
         );
         let quoted = cosgate.split('`').skip(1).step_by(2);
-        let words = quoted.filter_map(|said| WORDS.into_iter().find(|word| *word == said));
+        let words = quoted.filter_map(|printed| WORDS.into_iter().find(|word| *word == printed));
         let name = name.trim().trim_matches('`').to_owned();
         let earlier = rows.insert(name.clone(), words.collect());
         assert!(earlier.is_none(), "two rows {name}");
@@ -163,10 +163,10 @@ fn taken_word(operation: Operation, name: &str) -> Option<&'static str> {
         Performer::CosIfGranted(_) | Performer::Cosgate(_)
             if selects || operation.own_parameters().contains(&name) =>
         {
-            Some("answered here")
+            Some("served here")
         }
         Performer::CosByHead if selects => Some("translated"),
-        _ if operation.own_parameters().contains(&name) => Some("answered here"),
+        _ if operation.own_parameters().contains(&name) => Some("served here"),
         Performer::Cosgate(_) => None,
         _ if operation.parameters().contains(&name) => Some("passed on"),
         _ => None,
@@ -267,7 +267,7 @@ fn differences(heading: &str, page: &Rows, code: &Rows) -> Vec<String> {
 }
 
 #[test]
-fn the_request_reference_says_what_the_tables_of_the_code_say() {
+fn the_request_reference_has_what_the_tables_of_the_code_have() {
     let headers = rows_of_page(HEADERS);
     let headers = headers
         .into_iter()
@@ -413,7 +413,7 @@ fn request(world: &World, operation: Operation, more: &[(&str, &str)]) -> Call {
     call.body(body)
 }
 
-/// Whether a request to COS had this header, in S3's words or in COS's.
+/// Whether a request to COS had this header, in S3's terms or in COS's.
 fn reached_cos(world: &World, name: &str) -> bool {
     let in_cos_words = name.replacen("x-amz-", "x-cos-", 1);
     let heads = world.emulator.counters().heads();
@@ -448,7 +448,7 @@ fn show_each<T: Copy + RefUnwindSafe>(
 }
 
 #[test]
-fn every_header_is_treated_as_the_request_reference_says() {
+fn every_header_is_treated_as_the_request_reference_has_it() {
     show_each(headers_of_code(), show_header);
 }
 
@@ -461,7 +461,7 @@ fn show_header(
     let world = world(signature, None);
     let call = || {
         let mut call = request(&world, operation, &[]);
-        // Rights are said by one of them.
+        // Rights are given by one of them.
         let rival = name.starts_with("x-amz-grant-").then_some("x-amz-acl");
         call.headers
             .retain(|(there, _)| *there != name && Some(&**there) != rival);
@@ -581,7 +581,7 @@ fn good_parameter(name: &str) -> &'static str {
 }
 
 #[test]
-fn every_parameter_is_treated_as_the_request_reference_says() {
+fn every_parameter_is_treated_as_the_request_reference_has_it() {
     show_each(parameters_of_code(), show_parameter);
 }
 
@@ -603,28 +603,28 @@ fn show_parameter(name: &str, verdict: &'static str, shown: Shown) {
         return shows_that_it_is_signed(&world, name);
     }
     let reply = call.send();
-    let said = format!("{what}: {} {}", reply.status, reply.text());
+    let printed = format!("{what}: {} {}", reply.status, reply.text());
     let is_requested = was_requested_of_cos(&world, name);
     match verdict {
-        "passed on" => assert!(is_requested, "{said}"),
+        "passed on" => assert!(is_requested, "{printed}"),
         "translated" => {
             let heads = world.emulator.counters().heads();
-            assert!(heads.iter().any(|head| head.method == "HEAD"), "{said}");
-            assert!(!is_requested && reply.status == 200, "{said}");
+            assert!(heads.iter().any(|head| head.method == "HEAD"), "{printed}");
+            assert!(!is_requested && reply.status == 200, "{printed}");
         }
-        "answered here" => {
-            assert!(!is_requested, "{said}");
-            assert!([200, 206, 404, 409].contains(&reply.status), "{said}");
+        "served here" => {
+            assert!(!is_requested, "{printed}");
+            assert!([200, 206, 404, 409].contains(&reply.status), "{printed}");
             let Shown::By(operation) = shown else {
-                panic!("{said}")
+                panic!("{printed}")
             };
             let is_local = matches!(operation.performer(), Performer::Cosgate(_));
-            assert!(!is_local || world.upstream_requests() == 0, "{said}");
+            assert!(!is_local || world.upstream_requests() == 0, "{printed}");
         }
         "needs an action" => {
-            assert!(is_requested, "{said}");
+            assert!(is_requested, "{printed}");
             let Shown::By(operation) = shown else {
-                panic!("{said}")
+                panic!("{printed}")
             };
             let path = match operation.resource() {
                 Resource::Object => PATH,
@@ -639,7 +639,7 @@ fn show_parameter(name: &str, verdict: &'static str, shown: Shown) {
             };
             is_refused(&world, &refused, how, &what);
         }
-        "dropped" => assert!(!is_requested && reply.status == 200, "{said}"),
+        "dropped" => assert!(!is_requested && reply.status == 200, "{printed}"),
         refused => is_refused(&world, &reply, refused, &what),
     }
 }

@@ -42,10 +42,10 @@ fn records_refused_heads_by_reason() {
         assert_recorded(world, &client, HEADS, reason);
     }
     let lines = log.text();
-    let told = lines
+    let logged = lines
         .lines()
         .filter(|line| line.contains("a request head is refused"));
-    assert!(told.clone().count() >= 5 && !told.clone().any(|line| line.contains("CANARY")));
+    assert!(logged.clone().count() >= 5 && !logged.clone().any(|line| line.contains("CANARY")));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn records_pauses_of_accepting() {
     eventually("it is counted", || {
         world.gateway.metric(name, "\"connections\"") == 1
     });
-    log.assert_says("accepting pauses: there are as many connections as");
+    log.assert_contains("accepting pauses: there are as many connections as");
     let mut waiting = Client::connect(world.gateway.addr);
     waiting.write(&world.signed("GET", "/").bytes());
     drop(held);

@@ -11,10 +11,10 @@ const STORED: &str = "acme/a.txt";
 
 /// A multipart upload to [`KEY`] with one part, ready to be completed.
 fn completion(world: &World, body: &str) -> Call {
-    let created = world.signed("POST", &format!("{KEY}?uploads")).ask();
+    let created = world.signed("POST", &format!("{KEY}?uploads")).fetch();
     let id = element(&created.assert_ok().text(), "UploadId");
     let part = world.signed("PUT", &format!("{KEY}?partNumber=1&uploadId={id}"));
-    let part = part.body(body).ask();
+    let part = part.body(body).fetch();
     let etag = part.assert_ok().header("etag").unwrap();
     let xml = format!(
         "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
@@ -51,16 +51,16 @@ fn create_only_writes_do_not_overwrite() {
                 };
                 call.header("if-none-match", "*")
             };
-            call(body).ask().assert_ok();
+            call(body).fetch().assert_ok();
             assert_eq!(world.stored(STORED).as_deref(), Some(body), "{signature}");
             world.put(KEY, "kept");
-            call("lost").ask().assert_error(412, "PreconditionFailed");
+            call("lost").fetch().assert_error(412, "PreconditionFailed");
             assert_eq!(
                 world.stored(STORED).as_deref(),
                 Some("kept"),
                 "{signature} {name}"
             );
-            world.ask("DELETE", KEY).assert_ok();
+            world.fetch("DELETE", KEY).assert_ok();
         }
     }
 }
@@ -73,7 +73,7 @@ fn translates_create_only_for_each_signature() {
     ] {
         let world = World::speaking(signature);
         let put = world.signed("PUT", KEY).header("if-none-match", "*");
-        put.body("x").ask().assert_ok();
+        put.body("x").fetch().assert_ok();
         assert_eq!(methods_seen(&world), methods);
         let heads = world.emulator.counters().heads();
         let sent = |name: &str| {
@@ -84,8 +84,8 @@ fn translates_create_only_for_each_signature() {
         };
         assert_eq!(sent(name).as_deref(), Some(value), "{signature}");
         let either = ["if-none-match", "x-cos-forbid-overwrite"];
-        let said = either.into_iter().filter(|name| sent(name).is_some());
-        assert_eq!(said.collect::<Vec<_>>(), [name], "{signature}");
+        let shown = either.into_iter().filter(|name| sent(name).is_some());
+        assert_eq!(shown.collect::<Vec<_>>(), [name], "{signature}");
     }
 }
 
@@ -126,13 +126,13 @@ fn failed_head_before_create_only_is_the_response() {
         (no_body(403), 403),
         (no_body(405), 405),
     ] {
-        let said = response.clone();
-        let world = Scripted::new(vec![act(move |peer| peer.always(&said))]);
+        let shown = response.clone();
+        let world = Scripted::new(vec![act(move |peer| peer.always(&shown))]);
         let put = world
             .signed("PUT", KEY)
             .header("if-none-match", "*")
             .body("x");
-        let reply = put.ask();
+        let reply = put.fetch();
         assert_eq!(reply.status, status, "{response}: {}", reply.text());
         let heads = world.script.heads();
         assert!(
@@ -159,7 +159,7 @@ fn create_only_without_read_permission_needs_support_of_cos() {
         });
         let put = |body: &str| {
             let put = world.signed("PUT", KEY).header("if-none-match", "*");
-            put.body(body).ask()
+            put.body(body).fetch()
         };
         if signature == "cos" {
             put("first").assert_ok();
@@ -227,7 +227,7 @@ fn rejects_unsupported_conditions() {
                 if source {
                     call = call.header("x-amz-copy-source", "/photos/acme/from");
                 }
-                let reply = call.ask();
+                let reply = call.fetch();
                 reply.assert_error(501, "NotImplemented");
                 let text = reply.text();
                 assert!(text.contains(name), "{method} {target} {name}: {text}");
@@ -237,7 +237,7 @@ fn rejects_unsupported_conditions() {
             let xml = format!(
                 "<Delete><Object><Key>{STORED}</Key><{element}>0</{element}></Object></Delete>"
             );
-            let reply = world.signed("POST", "/photos?delete").body(xml).ask();
+            let reply = world.signed("POST", "/photos?delete").body(xml).fetch();
             reply.assert_error(501, "NotImplemented");
             assert!(reply.text().contains(element), "{}", reply.text());
         }
@@ -251,7 +251,10 @@ fn copy_keeps_conditions_on_its_source() {
     let now = Timestamp::from_unix(1_767_225_600);
     for signature in SIGNATURES {
         let world = World::speaking(signature);
-        let etag = world.signed("PUT", "/photos/acme/from").body("hello").ask();
+        let etag = world
+            .signed("PUT", "/photos/acme/from")
+            .body("hello")
+            .fetch();
         let etag = etag.assert_ok().header("etag").unwrap().to_owned();
         let (past, future) = (
             now.plus(-86_400).http_date(),
@@ -267,7 +270,7 @@ fn copy_keeps_conditions_on_its_source() {
             ("x-amz-copy-source-if-unmodified-since", &future, true),
         ] {
             let seen = world.upstream_requests();
-            let reply = copy(&world).header(name, value).ask();
+            let reply = copy(&world).header(name, value).fetch();
             let looks = u64::from(signature == "s3");
             if holds {
                 reply.assert_ok();
@@ -284,7 +287,7 @@ fn copy_keeps_conditions_on_its_source() {
         let gone = world
             .signed("PUT", KEY)
             .header("x-amz-copy-source", "/photos/acme/gone");
-        let gone = gone.header("x-amz-copy-source-if-match", "\"0\"").ask();
+        let gone = gone.header("x-amz-copy-source-if-match", "\"0\"").fetch();
         gone.assert_error(404, "NoSuchKey");
         assert!(world.emulator.object_exists(BUCKET, STORED));
     }
@@ -299,7 +302,7 @@ fn reads_ignore_conditions_that_s3_ignores() {
         let list = list
             .header("if-none-match", "*")
             .header("if-match", "\"0\"");
-        assert_eq!(element(&list.ask().assert_ok().text(), "Key"), STORED);
+        assert_eq!(element(&list.fetch().assert_ok().text(), "Key"), STORED);
     }
 }
 
@@ -318,14 +321,14 @@ fn replaces_a_key_that_cos_refuses_at_the_head() {
                 }
             };
             tries += u32::from(head.starts_with("GET "));
-            peer.say(&response);
+            peer.respond(&response);
         }
     })]);
     let put = world
         .signed("PUT", KEY)
         .header("if-none-match", "*")
         .body("x");
-    put.ask().assert_ok();
+    put.fetch().assert_ok();
     let methods: Vec<_> = world
         .script
         .heads()

@@ -101,7 +101,7 @@ fn refused_upload_gets_no_100_continue() {
         reply.assert_presentable();
     }
     let odd = world.signed("PUT", "/photos/acme/a").body("hello");
-    let odd = odd.header("expect", "a-pony").ask();
+    let odd = odd.header("expect", "a-pony").fetch();
     odd.assert_error(417, "ExpectationFailed");
     assert_eq!(world.upstream_requests(), 0);
 }

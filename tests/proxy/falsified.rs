@@ -139,10 +139,10 @@ fn cases() -> impl Iterator<Item = (Form, Transport)> {
 fn send_all(addr: SocketAddr, target: &str, object: &[u8], check: impl Fn(&str)) {
     for case in cases() {
         for &(fault, status, code) in faults(case.0) {
-            let said = format!("{case:?} {fault:?} of {}", object.len());
+            let shown = format!("{case:?} {fault:?} of {}", object.len());
             let reply = send(addr, target, object, case, Some(fault));
-            assert_eq!((reply.status, &*reply.code()), (status, code), "{said}");
-            check(&said);
+            assert_eq!((reply.status, &*reply.code()), (status, code), "{shown}");
+            check(&shown);
         }
     }
 }
@@ -355,7 +355,7 @@ fn stores_no_falsified_object() {
     let world = World::edited(|toml| toml.replacen("[upstream]", SPOOL, 1));
     for length in [10, LENGTH] {
         send_all(world.gateway.addr, KEY, &object(length), |case| {
-            world.ask("GET", KEY).assert_error(404, "NoSuchKey");
+            world.fetch("GET", KEY).assert_error(404, "NoSuchKey");
             assert!(!world.emulator.object_exists(BUCKET, STORED), "{case}");
         });
     }
@@ -364,11 +364,11 @@ fn stores_no_falsified_object() {
 #[test]
 fn stores_no_falsified_part() {
     let world = World::edited(|toml| toml.replacen("[upstream]", SPOOL, 1));
-    let created = world.ask("POST", &format!("{KEY}?uploads"));
+    let created = world.fetch("POST", &format!("{KEY}?uploads"));
     let id = element(&created.assert_ok().text(), "UploadId");
     let target = format!("{KEY}?partNumber=1&uploadId={id}");
     let parts = || {
-        let listed = world.ask("GET", &format!("{KEY}?uploadId={id}"));
+        let listed = world.fetch("GET", &format!("{KEY}?uploadId={id}"));
         elements(&listed.assert_ok().text(), "Size")
     };
     let object = object(LENGTH);

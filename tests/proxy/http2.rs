@@ -98,7 +98,7 @@ async fn stores_and_reads_back_every_upload_form() {
     assert_eq!(world.stored(STORED).as_deref(), Some(""));
     client.send(&world.signed("HEAD", KEY)).await.assert_ok();
     client.send(&world.signed("DELETE", KEY)).await.assert_ok();
-    world.gateway.log.assert_says("\"http\":\"2\"");
+    world.gateway.log.assert_contains("\"http\":\"2\"");
     assert_eq!(
         world
             .gateway
@@ -122,9 +122,9 @@ async fn attachment_grant_adds_content_disposition() {
     let addr = world.gateway.addr;
     let get = Call::new(addr, "GET", "/saved/pages/a").signed_by(support::GLOBEX);
     let reply = client.send(&get).await;
-    let said = ["content-disposition", "x-content-type-options"].map(|name| reply.header(name));
+    let shown = ["content-disposition", "x-content-type-options"].map(|name| reply.header(name));
     assert_eq!(reply.assert_ok().body, b"ok");
-    assert_eq!(said, [Some("attachment"), Some("nosniff")]);
+    assert_eq!(shown, [Some("attachment"), Some("nosniff")]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,7 +213,7 @@ async fn cuts_an_upload_that_the_client_resets() {
         let client = Http2::connect(&authority, world.gateway.addr).await;
         let call = world.signed("PUT", KEY).payload("UNSIGNED-PAYLOAD");
         let call = call.body(vec![7; 1 << 20]);
-        let (_answer, mut stream) = client.start(request(&call)).await;
+        let (_response, mut stream) = client.start(request(&call)).await;
         send_data(&mut stream, &call.body[..500_000], false)
             .await
             .unwrap();
@@ -222,7 +222,7 @@ async fn cuts_an_upload_that_the_client_resets() {
         eventually("COS sees the end", || count.lock().unwrap().is_some());
         let got = count.lock().unwrap().unwrap();
         assert!(got < 1 << 20, "{reason:?}: {got}");
-        world.gateway.log.assert_says("\"PutObject\"");
+        world.gateway.log.assert_contains("\"PutObject\"");
     }
 }
 
@@ -247,7 +247,7 @@ async fn holds_a_body_of_unknown_length_until_end_of_stream() {
         request.headers_mut().remove("content-length");
         request
     };
-    let (_answer, mut stream) = client.start(unknown()).await;
+    let (_response, mut stream) = client.start(unknown()).await;
     send_data(&mut stream, &call.body[..50_000], false)
         .await
         .unwrap();
@@ -443,7 +443,7 @@ async fn rejects_malformed_heads() {
         .await
         .assert_error(431, "InvalidRequest");
     assert_eq!(response(large(40 << 10)).await.status, 431);
-    world.gateway.log.assert_says("\"status\":431");
+    world.gateway.log.assert_contains("\"status\":431");
     for (name, value) in [
         ("connection", "keep-alive"),
         ("transfer-encoding", "chunked"),
@@ -466,7 +466,7 @@ async fn rejects_malformed_heads() {
         );
     }
     // h2 resets an invalid path. A path that it accepts gets a response, and has no effect.
-    for (path, said) in [
+    for (path, shown) in [
         ("x", RST_STREAM),
         ("/a b", RST_STREAM),
         ("*", HEADERS),
@@ -481,7 +481,7 @@ async fn rejects_malformed_heads() {
         ])
         .await;
         let first = raw.next_of(&[HEADERS, RST_STREAM]).await;
-        assert_eq!(first, Some(said), "{path}");
+        assert_eq!(first, Some(shown), "{path}");
     }
     let mut hostless = Raw::connect(&authority, world.gateway.addr).await;
     hostless
@@ -1026,7 +1026,7 @@ fn endless(ended: &Arc<std::sync::Mutex<bool>>) -> Act {
     act(move |peer| {
         use std::io::Write as _;
         peer.head();
-        peer.say("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        peer.respond("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
         while peer.client.stream.write_all(&[7; 8192]).is_ok() {}
         *ended.lock().unwrap() = true;
     })
@@ -1042,7 +1042,7 @@ async fn ends_a_response_that_is_read_too_slowly() {
         builder.initial_window_size(window);
         let client = Http2::connect_as(&authority, world.gateway.addr, &builder).await;
         let started = Instant::now();
-        let mut body = client.ask(&world.signed("GET", KEY)).await.into_body();
+        let mut body = client.fetch(&world.signed("GET", KEY)).await.into_body();
         eventually("COS is rid of it", || *ended.lock().unwrap());
         assert_about(started.elapsed(), 400);
         let end = loop {
@@ -1054,7 +1054,7 @@ async fn ends_a_response_that_is_read_too_slowly() {
         world
             .gateway
             .log
-            .assert_says("the client read the answer too slowly");
+            .assert_contains("the client read the response too slowly");
     }
 }
 
@@ -1072,7 +1072,7 @@ async fn limits_memory_of_unread_refusals() {
             clients.push(Http2::connect_as(&authority, world.gateway.addr, &builder).await);
         }
         let client: &Http2 = clients.last().unwrap();
-        heads.push(client.ask(&wrong).await);
+        heads.push(client.fetch(&wrong).await);
     }
     assert!(heads.iter().all(|head| head.status() == 403));
     let length = |head: &http::Response<_>| head.headers()["content-length"].clone();
@@ -1107,7 +1107,7 @@ async fn serves_a_slow_reader_within_the_pace() {
         .send(&world.signed("PUT", KEY).body(object.clone()))
         .await
         .assert_ok();
-    let mut body = client.ask(&world.signed("GET", KEY)).await.into_body();
+    let mut body = client.fetch(&world.signed("GET", KEY)).await.into_body();
     let mut read = Vec::new();
     while let Some(data) = body.data().await {
         let data = data.unwrap();

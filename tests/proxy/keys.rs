@@ -38,11 +38,11 @@ fn forwards_unusual_keys_unchanged() {
             assert_eq!(world.stored(key).as_deref(), Some(key), "{signature}");
             let heads = world.emulator.counters().heads();
             assert_eq!(heads.last().unwrap().target, target, "{signature}");
-            assert_eq!(world.ask("GET", &path).assert_ok().text(), key);
-            world.signed("GET", &path).presigned(60).ask().assert_ok();
-            world.ask("HEAD", &path).assert_ok();
+            assert_eq!(world.fetch("GET", &path).assert_ok().text(), key);
+            world.signed("GET", &path).presigned(60).fetch().assert_ok();
+            world.fetch("HEAD", &path).assert_ok();
         }
-        let listing = world.ask("GET", "/photos?prefix=acme%2F");
+        let listing = world.fetch("GET", "/photos?prefix=acme%2F");
         let listed = elements(&listing.assert_ok().text(), "Key");
         assert_eq!(listed.len(), ODD.len());
         for (path, key, _) in ODD {
@@ -53,7 +53,10 @@ fn forwards_unusual_keys_unchanged() {
                     .any(|listed| *listed == shown || listed == key),
                 "{signature} {key} not in {listed:?}"
             );
-            assert_eq!(world.ask("DELETE", &format!("/photos/{path}")).status, 204);
+            assert_eq!(
+                world.fetch("DELETE", &format!("/photos/{path}")).status,
+                204
+            );
             assert_eq!(world.stored(key), None, "{signature}");
         }
     }
@@ -69,7 +72,7 @@ fn copies_from_unusual_keys() {
             let copy = world
                 .signed("PUT", "/photos/acme/copy")
                 .header("x-amz-copy-source", &format!("/photos/{path}"))
-                .ask();
+                .fetch();
             copy.assert_ok();
             assert_eq!(world.stored("acme/copy").as_deref(), Some(key));
         }
@@ -86,7 +89,7 @@ fn multi_delete_accepts_unusual_keys() {
                 "<Delete><Object><Key>{}</Key></Object></Delete>",
                 key.replace('&', "&amp;")
             );
-            let reply = world.signed("POST", "/photos?delete").body(body).ask();
+            let reply = world.signed("POST", "/photos?delete").body(body).fetch();
             assert_eq!(element(&reply.assert_ok().text(), "Error"), "");
             assert_eq!(world.stored(key), None, "{signature} {key}");
         }
@@ -102,19 +105,22 @@ fn accepts_virtual_hosted_style() {
         let hosted =
             |method: &str, target: &str| world.signed(method, target).header("host", &host);
 
-        hosted("PUT", "/acme/a%20b").body("hello").ask().assert_ok();
+        hosted("PUT", "/acme/a%20b")
+            .body("hello")
+            .fetch()
+            .assert_ok();
         assert_eq!(world.stored("acme/a b").as_deref(), Some("hello"));
-        assert_eq!(hosted("GET", "/acme/a%20b").ask().text(), "hello");
-        assert_eq!(world.ask("GET", "/photos/acme/a%20b").text(), "hello");
+        assert_eq!(hosted("GET", "/acme/a%20b").fetch().text(), "hello");
+        assert_eq!(world.fetch("GET", "/photos/acme/a%20b").text(), "hello");
         let presigned = hosted("GET", "/acme/a%20b").presigned(60);
-        assert_eq!(presigned.ask().text(), "hello");
-        let listing = hosted("GET", "/?list-type=2&prefix=acme%2F").ask();
+        assert_eq!(presigned.fetch().text(), "hello");
+        let listing = hosted("GET", "/?list-type=2&prefix=acme%2F").fetch();
         assert_eq!(element(&listing.assert_ok().text(), "Name"), "photos");
         assert_eq!(element(&listing.text(), "Key"), "acme/a b");
-        assert_eq!(hosted("HEAD", "/").ask().status, 200);
+        assert_eq!(hosted("HEAD", "/").fetch().status, 200);
         // The whole path is the key.
         hosted("GET", "/photos/acme/a%20b")
-            .ask()
+            .fetch()
             .assert_error(403, "AccessDenied");
     }
 }

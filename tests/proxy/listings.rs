@@ -19,7 +19,7 @@ fn pages(world: &World, query: &str, next: &str, marker: &str) -> (usize, Vec<St
     let (mut count, mut seen) = (0, Vec::new());
     let mut from = String::new();
     loop {
-        let reply = world.ask("GET", &format!("/photos?{query}{from}"));
+        let reply = world.fetch("GET", &format!("/photos?{query}{from}"));
         let text = reply.assert_ok().text();
         count += 1;
         assert_eq!(element(&text, "Name"), "photos");
@@ -67,7 +67,7 @@ fn list_v2_pages_by_token() {
         let query = "list-type=2&prefix=acme%2F&max-keys=2&delimiter=%2F";
         let (count, seen) = pages(&world, query, next, marker);
         assert_eq!((count, seen), (3, expected(&["a", "b/", "c", "d/", "e"])));
-        let rest = world.ask(
+        let rest = world.fetch(
             "GET",
             "/photos?list-type=2&prefix=acme%2F&start-after=acme%2Fc&fetch-owner=true",
         );
@@ -97,7 +97,7 @@ fn encodes_keys_on_request() {
         world.put("/photos/acme/a%20b%2Bc", "x");
         for query in ["", "list-type=2&", "versions&"] {
             let target = format!("/photos?{query}prefix=acme%2F&encoding-type=url");
-            let reply = world.ask("GET", &target);
+            let reply = world.fetch("GET", &target);
             let key = element(&reply.assert_ok().text(), "Key");
             let plain = key.replace('+', " ").replace("%20", " ");
             let plain = plain.replace("%2B", "+").replace("%2F", "/");
@@ -113,10 +113,10 @@ fn pages_uploads_and_parts() {
         let world = World::speaking(signature);
         let mut ids = Vec::new();
         for key in ["a", "b"] {
-            let reply = world.ask("POST", &format!("/photos/acme/{key}?uploads"));
+            let reply = world.fetch("POST", &format!("/photos/acme/{key}?uploads"));
             ids.push(element(&reply.assert_ok().text(), "UploadId"));
         }
-        let first = world.ask("GET", "/photos?uploads&prefix=acme%2F&max-uploads=1");
+        let first = world.fetch("GET", "/photos?uploads&prefix=acme%2F&max-uploads=1");
         let text = first.assert_ok().text();
         assert_eq!(element(&text, "Bucket"), "photos");
         assert_eq!(element(&text, "IsTruncated"), "true");
@@ -125,7 +125,7 @@ fn pages_uploads_and_parts() {
             element(&text, "NextKeyMarker").replace('/', "%2F"),
             element(&text, "NextUploadIdMarker"),
         );
-        let next = world.ask(
+        let next = world.fetch(
             "GET",
             &format!("/photos?uploads&prefix=acme%2F&key-marker={key}&upload-id-marker={id}"),
         );
@@ -136,12 +136,12 @@ fn pages_uploads_and_parts() {
             world.put(&target, "part");
         }
         let target = format!("/photos/acme/a?uploadId={}&max-parts=2", ids[0]);
-        let parts = world.ask("GET", &target);
+        let parts = world.fetch("GET", &target);
         let text = parts.assert_ok().text();
         assert_eq!(elements(&text, "PartNumber"), ["1", "2"]);
         assert_eq!(element(&text, "Bucket"), "photos");
         assert_eq!(element(&text, "NextPartNumberMarker"), "2");
-        let parts = world.ask("GET", &format!("{target}&part-number-marker=2"));
+        let parts = world.fetch("GET", &format!("{target}&part-number-marker=2"));
         assert_eq!(elements(&parts.assert_ok().text(), "PartNumber"), ["3"]);
     }
 }

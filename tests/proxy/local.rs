@@ -6,13 +6,13 @@ use crate::support::{Call, GLOBEX, SIGNATURES, World, element, elements};
 fn lists_own_buckets_by_alias() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
-        let listed = world.ask("GET", "/");
+        let listed = world.fetch("GET", "/");
         let text = listed.assert_ok().text();
         assert_eq!(elements(&element(&text, "Buckets"), "Name"), ["photos"]);
         assert_eq!(element(&text, "ID"), "acme");
         let theirs = Call::new(world.gateway.addr, "GET", "/").signed_by(GLOBEX);
-        assert_eq!(element(&theirs.ask().text(), "ID"), "globex");
-        let anyone = Call::new(world.gateway.addr, "GET", "/").ask();
+        assert_eq!(element(&theirs.fetch().text(), "ID"), "globex");
+        let anyone = Call::new(world.gateway.addr, "GET", "/").fetch();
         assert_eq!(element(&anyone.assert_ok().text(), "ID"), "anyone");
         assert_eq!(world.upstream_requests(), 0);
     }
@@ -21,25 +21,25 @@ fn lists_own_buckets_by_alias() {
 #[test]
 fn responds_to_bucket_probes_without_cos() {
     let world = World::new();
-    let head = world.ask("HEAD", "/photos");
+    let head = world.fetch("HEAD", "/photos");
     assert_eq!(head.status, 200);
     assert_eq!(head.header("x-amz-bucket-region"), Some("ap-guangzhou"));
-    let location = world.ask("GET", "/photos?location");
+    let location = world.fetch("GET", "/photos?location");
     assert!(location.assert_ok().text().contains(">ap-guangzhou<"));
-    let head = world.ask("HEAD", "/theirs");
+    let head = world.fetch("HEAD", "/theirs");
     assert_eq!((head.status, head.text().as_str()), (404, ""));
     world
-        .ask("GET", "/theirs?location")
+        .fetch("GET", "/theirs?location")
         .assert_error(404, "NoSuchBucket");
 
     let create = "<CreateBucketConfiguration><LocationConstraint>ap-guangzhou</LocationConstraint>\
         </CreateBucketConfiguration>";
     for body in ["", create] {
-        let created = world.signed("PUT", "/photos").body(body).ask();
+        let created = world.signed("PUT", "/photos").body(body).fetch();
         created.assert_error(409, "BucketAlreadyOwnedByYou");
     }
     world
-        .ask("PUT", "/theirs")
+        .fetch("PUT", "/theirs")
         .assert_error(403, "AccessDenied");
     assert_eq!(world.upstream_requests(), 0);
     assert_eq!(world.emulator.counters().counts().sts_calls, 0);

@@ -11,7 +11,7 @@ fn create(world: &World) -> String {
         .signed("POST", &format!("{KEY}?uploads"))
         .header("content-type", "text/css")
         .header("x-amz-meta-color", "blue")
-        .ask();
+        .fetch();
     let text = created.assert_ok().text();
     assert_eq!(element(&text, "Bucket"), "photos");
     assert_eq!(element(&text, "Key"), "acme/big one");
@@ -33,24 +33,24 @@ fn joins_uploaded_and_copied_parts() {
         let world = World::speaking(signature);
         world.put("/photos/acme/source", "0123456789");
         let id = create(&world);
-        let uploads = world.ask("GET", "/photos?uploads&prefix=acme%2F");
+        let uploads = world.fetch("GET", "/photos?uploads&prefix=acme%2F");
         assert_eq!(element(&uploads.assert_ok().text(), "UploadId"), id);
 
         let part = |number: usize| format!("{KEY}?partNumber={number}&uploadId={id}");
         let first = world
             .signed("PUT", &part(1))
             .body(vec![b'x'; MIN_PART])
-            .ask();
+            .fetch();
         let copied = world
             .signed("PUT", &part(2))
             .header("x-amz-copy-source", "/photos/acme/source")
             .header("x-amz-copy-source-range", "bytes=2-5")
-            .ask();
+            .fetch();
         let etags = [
             first.assert_ok().header("etag").unwrap().to_owned(),
             element(&copied.assert_ok().text(), "ETag"),
         ];
-        let parts = world.ask("GET", &format!("{KEY}?uploadId={id}"));
+        let parts = world.fetch("GET", &format!("{KEY}?uploadId={id}"));
         let text = parts.assert_ok().text();
         assert_eq!(elements(&text, "Size"), ["1048576", "4"], "{signature}");
         assert_eq!(element(&text, "Key"), "acme/big one");
@@ -60,7 +60,7 @@ fn joins_uploaded_and_copied_parts() {
         let completed = world
             .signed("POST", &format!("{KEY}?uploadId={id}"))
             .body(completion(&etags))
-            .ask();
+            .fetch();
         let text = completed.assert_ok().text();
         assert_eq!(element(&text, "Bucket"), "photos");
         assert_eq!(element(&text, "Key"), "acme/big one");
@@ -70,10 +70,10 @@ fn joins_uploaded_and_copied_parts() {
         let stored = world.stored("acme/big one").unwrap();
         assert_eq!(stored.len(), MIN_PART + 4);
         assert!(stored.ends_with("x2345"));
-        let head = world.ask("HEAD", KEY);
+        let head = world.fetch("HEAD", KEY);
         assert_eq!(head.header("content-type"), Some("text/css"));
         assert_eq!(head.header("x-amz-meta-color"), Some("blue"));
-        let uploads = world.ask("GET", "/photos?uploads&prefix=acme%2F");
+        let uploads = world.fetch("GET", "/photos?uploads&prefix=acme%2F");
         assert_eq!(element(&uploads.assert_ok().text(), "UploadId"), "");
     }
 }
@@ -84,10 +84,12 @@ fn removes_an_aborted_upload() {
         let world = World::speaking(signature);
         let id = create(&world);
         let target = format!("{KEY}?uploadId={id}");
-        assert_eq!(world.ask("DELETE", &target).status, 204);
-        world.ask("GET", &target).assert_error(404, "NoSuchUpload");
+        assert_eq!(world.fetch("DELETE", &target).status, 204);
+        world
+            .fetch("GET", &target)
+            .assert_error(404, "NoSuchUpload");
         let part = world.signed("PUT", &format!("{target}&partNumber=1"));
-        part.body("x").ask().assert_error(404, "NoSuchUpload");
+        part.body("x").fetch().assert_error(404, "NoSuchUpload");
         assert_eq!(world.stored("acme/big one"), None);
     }
 }
@@ -100,12 +102,12 @@ fn rejects_an_invalid_completion() {
         let mut etags = Vec::new();
         for number in 1..=2 {
             let target = format!("{KEY}?partNumber={number}&uploadId={id}");
-            let part = world.signed("PUT", &target).body("small").ask();
+            let part = world.signed("PUT", &target).body("small").fetch();
             etags.push(part.assert_ok().header("etag").unwrap().to_owned());
         }
         let complete = |body: &str| {
             let call = world.signed("POST", &format!("{KEY}?uploadId={id}"));
-            call.body(body).ask()
+            call.body(body).fetch()
         };
         complete(&completion(&etags)).assert_error(400, "EntityTooSmall");
         etags[1] = "\"0\"".to_owned();

@@ -23,12 +23,12 @@ fn stores_and_returns_an_object_with_its_headers() {
             .header("x-amz-meta-color", "light blue")
             .header("content-md5", HELLO_MD5)
             .body("hello")
-            .ask();
+            .fetch();
         assert_eq!(put.assert_ok().header("etag"), Some(HELLO_ETAG));
         assert_eq!(world.stored("acme/a.txt").as_deref(), Some("hello"));
 
-        let get = world.ask("GET", KEY);
-        let head = world.ask("HEAD", KEY);
+        let get = world.fetch("GET", KEY);
+        let head = world.fetch("HEAD", KEY);
         assert_eq!(get.assert_ok().text(), "hello");
         assert_eq!(head.assert_ok().text(), "");
         for reply in [&get, &head] {
@@ -48,11 +48,11 @@ fn stores_and_returns_an_object_with_its_headers() {
             assert!(reply.header("last-modified").is_some());
         }
 
-        assert_eq!(world.ask("DELETE", KEY).status, 204);
+        assert_eq!(world.fetch("DELETE", KEY).status, 204);
         assert_eq!(world.stored("acme/a.txt"), None);
-        assert_eq!(world.ask("DELETE", KEY).status, 204);
-        world.ask("GET", KEY).assert_error(404, "NoSuchKey");
-        let head = world.ask("HEAD", KEY);
+        assert_eq!(world.fetch("DELETE", KEY).status, 204);
+        world.fetch("GET", KEY).assert_error(404, "NoSuchKey");
+        let head = world.fetch("HEAD", KEY);
         assert_eq!((head.status, head.text().as_str()), (404, ""));
     }
 }
@@ -63,7 +63,7 @@ fn stores_an_empty_object() {
         let world = World::speaking(signature);
         world.put(KEY, "");
         assert_eq!(world.stored("acme/a.txt").as_deref(), Some(""));
-        let get = world.ask("GET", KEY);
+        let get = world.fetch("GET", KEY);
         assert_eq!(get.assert_ok().header("content-length"), Some("0"));
     }
 }
@@ -74,9 +74,9 @@ fn transfers_a_large_body_unchanged() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let put = world.signed("PUT", KEY).body(body.clone());
-        put.ask().assert_ok();
-        put.payload("UNSIGNED-PAYLOAD").ask().assert_ok();
-        assert!(world.ask("GET", KEY).assert_ok().body == body);
+        put.fetch().assert_ok();
+        put.payload("UNSIGNED-PAYLOAD").fetch().assert_ok();
+        assert!(world.fetch("GET", KEY).assert_ok().body == body);
     }
 }
 
@@ -90,13 +90,16 @@ fn returns_the_requested_range() {
             ("bytes=7-", "789", "bytes 7-9/10"),
             ("bytes=-2", "89", "bytes 8-9/10"),
         ] {
-            let get = world.signed("GET", KEY).header("range", range).ask();
+            let get = world.signed("GET", KEY).header("range", range).fetch();
             assert_eq!((get.status, get.text().as_str()), (206, part));
             assert_eq!(get.header("content-range"), Some(content_range));
-            let head = world.signed("HEAD", KEY).header("range", range).ask();
+            let head = world.signed("HEAD", KEY).header("range", range).fetch();
             assert_eq!(head.status, 206, "{range}");
         }
-        let beyond = world.signed("GET", KEY).header("range", "bytes=99-").ask();
+        let beyond = world
+            .signed("GET", KEY)
+            .header("range", "bytes=99-")
+            .fetch();
         beyond.assert_error(416, "InvalidRange");
     }
 }
@@ -120,8 +123,8 @@ fn keeps_conditions_of_reads() {
             ("if-unmodified-since", past.as_str(), 412),
             ("if-unmodified-since", future.as_str(), 200),
         ] {
-            let get = world.signed("GET", KEY).header(name, value).ask();
-            let head = world.signed("HEAD", KEY).header(name, value).ask();
+            let get = world.signed("GET", KEY).header(name, value).fetch();
+            let head = world.signed("HEAD", KEY).header(name, value).fetch();
             assert_eq!(get.status, status, "{signature} {name}: {value}");
             assert_eq!(head.status, status, "{signature} {name}: {value}");
             match status {
@@ -144,7 +147,7 @@ fn signed_requests_override_response_headers() {
         let by_header = world.signed("GET", &format!("{KEY}?{overrides}"));
         let by_query = by_header.clone().presigned(60);
         for call in [by_header, by_query] {
-            let get = call.ask();
+            let get = call.fetch();
             assert_eq!(get.assert_ok().text(), "hello");
             for (name, value) in [
                 ("content-type", "text/css"),
@@ -165,14 +168,14 @@ fn copy_keeps_or_replaces_metadata() {
         let world = World::speaking(signature);
         let put = world.signed("PUT", "/photos/acme/from");
         let put = put.header("x-amz-meta-a", "1").body("hello");
-        put.ask().assert_ok();
+        put.fetch().assert_ok();
         let copy = |target: &str| {
             world
                 .signed("PUT", target)
                 .header("x-amz-copy-source", "/photos/acme/from")
         };
 
-        let kept = copy("/photos/acme/kept").ask();
+        let kept = copy("/photos/acme/kept").fetch();
         assert_eq!(
             element(&kept.assert_ok().text(), "ETag").replace("&quot;", "\""),
             HELLO_ETAG
@@ -180,20 +183,20 @@ fn copy_keeps_or_replaces_metadata() {
         let replaced = copy("/photos/acme/replaced")
             .header("x-amz-metadata-directive", "REPLACE")
             .header("x-amz-meta-b", "2");
-        replaced.ask().assert_ok();
+        replaced.fetch().assert_ok();
         let refused = copy("/photos/acme/refused").header("x-amz-copy-source-if-match", "\"0\"");
-        refused.ask().assert_error(412, "PreconditionFailed");
+        refused.fetch().assert_error(412, "PreconditionFailed");
 
         assert_eq!(world.stored("acme/kept").as_deref(), Some("hello"));
-        let head = world.ask("HEAD", "/photos/acme/kept");
+        let head = world.fetch("HEAD", "/photos/acme/kept");
         assert_eq!(head.header("x-amz-meta-a"), Some("1"), "{signature}");
-        let head = world.ask("HEAD", "/photos/acme/replaced");
+        let head = world.fetch("HEAD", "/photos/acme/replaced");
         assert_eq!(head.header("x-amz-meta-a"), None, "{signature}");
         assert_eq!(head.header("x-amz-meta-b"), Some("2"), "{signature}");
         assert_eq!(world.stored("acme/refused"), None);
         copy("/photos/acme/kept")
             .header("x-amz-copy-source", "/photos/acme/from")
-            .ask()
+            .fetch()
             .assert_error(400, "InvalidArgument");
     }
 }
@@ -203,7 +206,9 @@ fn copy_of_an_absent_object_fails() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let copy = world.signed("PUT", KEY);
-        let copy = copy.header("x-amz-copy-source", "photos/acme/absent").ask();
+        let copy = copy
+            .header("x-amz-copy-source", "photos/acme/absent")
+            .fetch();
         copy.assert_error(404, "NoSuchKey");
     }
 }
@@ -216,12 +221,12 @@ fn puts_gets_and_deletes_tags() {
         let world = World::speaking(signature);
         world.put(KEY, "hello");
         let target = format!("{KEY}?tagging");
-        world.signed("PUT", &target).body(tags).ask().assert_ok();
-        let got = world.ask("GET", &target);
+        world.signed("PUT", &target).body(tags).fetch().assert_ok();
+        let got = world.fetch("GET", &target);
         assert_eq!(element(&got.assert_ok().text(), "Key"), "team");
         assert_eq!(element(&got.text(), "Value"), "a &amp; b");
-        assert_eq!(world.ask("DELETE", &target).status, 204);
-        let got = world.ask("GET", &target);
+        assert_eq!(world.fetch("DELETE", &target).status, 204);
+        let got = world.fetch("GET", &target);
         assert_eq!(element(&got.assert_ok().text(), "Tag"), "");
         assert_eq!(world.stored("acme/a.txt").as_deref(), Some("hello"));
     }
@@ -235,7 +240,7 @@ fn multi_delete_reports_each_key() {
         let world = World::speaking(signature);
         world.put("/photos/acme/a", "1");
         world.put("/photos/acme/%26%3Cc", "2");
-        let reply = world.signed("POST", "/photos?delete").body(body).ask();
+        let reply = world.signed("POST", "/photos?delete").body(body).fetch();
 
         let failed = element(&reply.assert_ok().text(), "Error");
         assert_eq!(element(&failed, "Key"), "globex/b");
@@ -266,7 +271,7 @@ fn quiet_multi_delete_reports_only_failures() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         world.put("/photos/acme/a", "1");
-        let reply = world.signed("POST", "/photos?delete").body(body).ask();
+        let reply = world.signed("POST", "/photos?delete").body(body).fetch();
         assert!(elements(&reply.assert_ok().text(), "Deleted").is_empty());
         assert_eq!(elements(&reply.text(), "Key"), ["other"]);
         assert_eq!(world.stored("acme/a"), None);

@@ -259,7 +259,7 @@ fn stores_the_file_of_a_signed_form() {
             Some("what the file holds")
         );
 
-        let got = world.ask("GET", "/photos/acme/in/f.txt");
+        let got = world.fetch("GET", "/photos/acme/in/f.txt");
         assert_eq!(got.assert_ok().text(), "what the file holds");
         assert_eq!(got.header("content-type"), Some("text/x-note"));
         assert_eq!(got.header("x-amz-meta-from"), Some("a form"));
@@ -267,19 +267,19 @@ fn stores_the_file_of_a_signed_form() {
         world
             .gateway
             .log
-            .assert_says("\"operation\":\"PostObject\"");
+            .assert_contains("\"operation\":\"PostObject\"");
         let log = world.gateway.log.text();
         let line = log
             .lines()
             .find(|line| line.contains("PostObject"))
             .unwrap();
-        for said in [
+        for shown in [
             "acme/in/f.txt",
             ACME.0,
             "\"tenant\":\"acme\"",
             "\"bucket\":\"photos\"",
         ] {
-            assert!(line.contains(said), "{said} is not in {line}");
+            assert!(line.contains(shown), "{shown} is not in {line}");
         }
     }
 }
@@ -415,8 +415,8 @@ fn enforces_every_condition() {
             .clone()
             .field(extra, "private")
             .refused(403, "AccessDenied");
-        let said = format!("Invalid according to Policy: Extra input fields: {extra}");
-        assert!(reply.text().contains(&said), "{}", reply.text());
+        let shown = format!("Invalid according to Policy: Extra input fields: {extra}");
+        assert!(reply.text().contains(&shown), "{}", reply.text());
     }
     let length = strict(&[KEY_ANY, r#"["content-length-range", 5, 10]"#]);
     length.clone().file("1234").refused(400, "EntityTooSmall");
@@ -629,7 +629,7 @@ fn form_fields_need_the_permission_of_their_headers() {
         let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
         let tagged = form.clone().covered("tagging", tags).send();
         assert_eq!(tagged.status, 204, "{}", tagged.text());
-        let read = world.ask("GET", "/photos/acme/x?tagging");
+        let read = world.fetch("GET", "/photos/acme/x?tagging");
         assert_eq!(element(&read.text(), "Value"), "b");
     }
 }
@@ -883,10 +883,10 @@ fn reports_failures_of_cos() {
         let world = Scripted::new(vec![act(move |peer| {
             let Some(look) = peer.head() else { return };
             assert!(look.starts_with("HEAD "), "{look}");
-            peer.say("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+            peer.respond("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
             let Some(head) = peer.head() else { return };
             peer.body(header_of(&head, "content-length").unwrap().parse().unwrap());
-            peer.say(&response);
+            peer.respond(&response);
         })]);
         let form = Post::new(world.gateway.addr, "acme/x").covered("if-none-match", "*");
         assert_eq!(form.send().status, expected, "COS responds {status}");
@@ -1025,7 +1025,7 @@ async fn accepts_a_form_over_http2() {
     let wrong = post(&world, "acme/two").by((ACME.0, "wrong"));
     let wrong = client.send(&sent(&wrong)).await;
     wrong.assert_error(403, "SignatureDoesNotMatch");
-    world.gateway.log.assert_says("\"identity\":\"form\"");
+    world.gateway.log.assert_contains("\"identity\":\"form\"");
 }
 
 #[test]

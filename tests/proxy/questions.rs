@@ -39,13 +39,13 @@ fn responds_to_bucket_configuration_reads_without_cos() {
             ("versioning", 200, "<VersioningConfiguration"),
             ("website", 404, "NoSuchWebsiteConfiguration"),
         ] {
-            let reply = world.ask("GET", &format!("/photos?{name}"));
+            let reply = world.fetch("GET", &format!("/photos?{name}"));
             assert_eq!(reply.status, status, "{name}: {}", reply.text());
             assert!(reply.text().contains(text), "{name}: {}", reply.text());
-            let other = world.ask("GET", &format!("/another?{name}"));
+            let other = world.fetch("GET", &format!("/another?{name}"));
             other.assert_error(404, "NoSuchBucket");
         }
-        let owner = world.ask("GET", "/photos?acl");
+        let owner = world.fetch("GET", "/photos?acl");
         assert_eq!(element(&owner.text(), "ID"), "acme");
         assert_eq!(world.upstream_requests(), 0, "COS got requests");
     }
@@ -59,10 +59,10 @@ fn responds_to_object_configuration_reads_within_the_grant() {
         ("legal-hold", 404, "NoSuchObjectLockConfiguration"),
         ("retention", 404, "NoSuchObjectLockConfiguration"),
     ] {
-        let reply = world.ask("GET", &format!("{KEY}?{name}"));
+        let reply = world.fetch("GET", &format!("{KEY}?{name}"));
         assert_eq!(reply.status, status, "{name}: {}", reply.text());
         assert!(reply.text().contains(text), "{name}: {}", reply.text());
-        let other = world.ask("GET", &format!("/photos/globex/a?{name}"));
+        let other = world.fetch("GET", &format!("/photos/globex/a?{name}"));
         other.assert_error(403, "AccessDenied");
     }
     assert_eq!(world.upstream_requests(), 0, "COS got requests");
@@ -98,14 +98,14 @@ fn reads_attributes_with_a_head() {
         world.put(KEY, "acme's");
         let send = |target: &str, names: &str| {
             let call = world.signed("GET", target);
-            call.header("x-amz-object-attributes", names).ask()
+            call.header("x-amz-object-attributes", names).fetch()
         };
         let reply = send(
             &format!("{KEY}?attributes"),
             "ETag,ObjectSize,StorageClass,Checksum",
         );
         assert_eq!(reply.status, 200, "{}", reply.text());
-        let etag = world.ask("HEAD", KEY).header("etag").unwrap().to_owned();
+        let etag = world.fetch("HEAD", KEY).header("etag").unwrap().to_owned();
         assert_eq!(element(&reply.text(), "ETag"), etag.trim_matches('"'));
         assert_eq!(element(&reply.text(), "ObjectSize"), "6");
         assert_eq!(element(&reply.text(), "StorageClass"), "STANDARD");
@@ -117,7 +117,7 @@ fn reads_attributes_with_a_head() {
         assert_eq!(send("/photos/globex/a?attributes", "ETag").status, 403);
         send(&format!("{KEY}?attributes"), "Size").assert_error(400, "InvalidArgument");
         world
-            .ask("GET", &format!("{KEY}?attributes"))
+            .fetch("GET", &format!("{KEY}?attributes"))
             .assert_error(400, "InvalidRequest");
         for head in world.emulator.counters().heads() {
             assert!(!head.target.contains("attributes"), "{}", head.target);
@@ -134,14 +134,14 @@ fn pages_buckets_by_prefix_and_region() {
         )
     };
     let world = World::with(&["videos", "albums"].map(grant).concat());
-    let all = world.ask("GET", "/").text();
+    let all = world.fetch("GET", "/").text();
     let names = crate::support::elements(&all, "Name");
     assert!(names.len() > 1, "{all}");
     let mut paged = Vec::new();
     let mut token = String::new();
     loop {
         let page = world
-            .ask(
+            .fetch(
                 "GET",
                 &format!("/?max-buckets=1&continuation-token={token}"),
             )
@@ -155,19 +155,19 @@ fn pages_buckets_by_prefix_and_region() {
     let mut sorted = names;
     sorted.sort();
     assert_eq!(paged, sorted);
-    let some = world.ask("GET", "/?prefix=pho").text();
+    let some = world.fetch("GET", "/?prefix=pho").text();
     assert_eq!(crate::support::elements(&some, "Name"), ["photos"]);
     let region = element(&all, "BucketRegion");
     assert_eq!(
         world
-            .ask("GET", &format!("/?bucket-region={region}"))
+            .fetch("GET", &format!("/?bucket-region={region}"))
             .text(),
         all
     );
-    let none = world.ask("GET", "/?bucket-region=eu-west-1").text();
+    let none = world.fetch("GET", "/?bucket-region=eu-west-1").text();
     assert!(!none.contains("<Bucket>"), "{none}");
     for wrong in ["0", "10001", "x"] {
-        let reply = world.ask("GET", &format!("/?max-buckets={wrong}"));
+        let reply = world.fetch("GET", &format!("/?max-buckets={wrong}"));
         reply.assert_error(400, "InvalidArgument");
     }
 }
@@ -181,21 +181,21 @@ fn reads_headers_in_a_presigned_query() {
             .signed("PUT", &target)
             .body("six by")
             .presigned(60)
-            .ask();
+            .fetch();
         put.assert_ok();
-        let head = world.ask("HEAD", KEY);
+        let head = world.fetch("HEAD", KEY);
         assert_eq!(head.header("x-amz-meta-colour"), Some("blue green"));
         let acl = world
             .signed("PUT", &format!("{KEY}?x-amz-acl=public-read"))
             .body("six");
-        acl.presigned(60).ask().assert_error(403, "AccessDenied");
+        acl.presigned(60).fetch().assert_error(403, "AccessDenied");
         let differs = world
             .signed("PUT", &format!("{KEY}?x-amz-meta-a=1"))
             .body("six");
         let differs = differs.presigned(60).header("x-amz-meta-a", "2");
-        differs.ask().assert_error(400, "InvalidArgument");
+        differs.fetch().assert_error(400, "InvalidArgument");
         // S3 reads no headers from the query of a request that is signed in its head.
-        let plain = world.signed("PUT", &target).body("six by").ask();
+        let plain = world.signed("PUT", &target).body("six by").fetch();
         plain.assert_error(400, "InvalidArgument");
     }
 }

@@ -27,7 +27,7 @@ fn part_number_1_is_the_whole_object() {
         let world = world_in(signature);
         let target = format!("{KEY}?partNumber=1");
         for method in ["GET", "HEAD"] {
-            let reply = world.ask(method, &target);
+            let reply = world.fetch(method, &target);
             assert_eq!(reply.status, 206, "{method}");
             assert_eq!(reply.header("content-range"), Some("bytes 0-5/6"));
             assert_eq!(length(&reply), "6");
@@ -36,17 +36,17 @@ fn part_number_1_is_the_whole_object() {
             assert_eq!(reply.text(), body);
             assert!(reply.header("etag").is_some());
 
-            let empty = world.ask(method, "/photos/acme/empty?partNumber=1");
+            let empty = world.fetch(method, "/photos/acme/empty?partNumber=1");
             assert_eq!((empty.status, length(&empty)), (200, "0"), "{method}");
             assert_eq!(empty.header("content-range"), None);
-            let none = world.ask(method, "/photos/acme/none?partNumber=1");
+            let none = world.fetch(method, "/photos/acme/none?partNumber=1");
             assert_eq!(none.status, 404, "{method}");
-            let empty_value = world.ask(method, &format!("{KEY}?partNumber="));
+            let empty_value = world.fetch(method, &format!("{KEY}?partNumber="));
             assert_eq!(empty_value.status, 200, "as absent");
         }
-        let etag = world.ask("HEAD", KEY).header("etag").unwrap().to_owned();
+        let etag = world.fetch("HEAD", KEY).header("etag").unwrap().to_owned();
         let same = world.signed("GET", &target).header("if-none-match", &etag);
-        assert_eq!(same.ask().status, 304);
+        assert_eq!(same.fetch().status, 304);
         for head in world.emulator.counters().heads() {
             assert!(!head.target.contains("partNumber"), "{}", head.target);
         }
@@ -58,25 +58,25 @@ fn rejects_part_number_2() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         for part in ["2", "10000"] {
-            let reply = world.ask("GET", &format!("{KEY}?partNumber={part}"));
+            let reply = world.fetch("GET", &format!("{KEY}?partNumber={part}"));
             reply.assert_error(416, "InvalidPartNumber");
             assert_eq!(element(&reply.text(), "PartNumberRequested"), part);
             assert_eq!(element(&reply.text(), "ActualPartCount"), "1");
-            let reply = world.ask("HEAD", &format!("{KEY}?partNumber={part}"));
+            let reply = world.fetch("HEAD", &format!("{KEY}?partNumber={part}"));
             assert_eq!(reply.status, 416);
-            let reply = world.ask("GET", &format!("/photos/acme/none?partNumber={part}"));
+            let reply = world.fetch("GET", &format!("/photos/acme/none?partNumber={part}"));
             assert_eq!(reply.status, 404);
         }
         for part in ["0", "10001", "-1", "x"] {
-            let reply = world.ask("GET", &format!("{KEY}?partNumber={part}"));
+            let reply = world.fetch("GET", &format!("{KEY}?partNumber={part}"));
             reply.assert_error(400, "InvalidArgument");
         }
         let both = world.signed("GET", &format!("{KEY}?partNumber=1"));
-        let both = both.header("range", "bytes=0-1").ask();
+        let both = both.header("range", "bytes=0-1").fetch();
         both.assert_error(400, "InvalidRequest");
         let other = world.signed("GET", &format!("{KEY}?partNumber=2"));
-        assert_eq!(other.signed_by(GLOBEX).ask().status, 403);
-        let mixed = world.ask("GET", &format!("{KEY}?partNumber=1&uploadId=u"));
+        assert_eq!(other.signed_by(GLOBEX).fetch().status, 403);
+        let mixed = world.fetch("GET", &format!("{KEY}?partNumber=1&uploadId=u"));
         mixed.assert_error(400, "InvalidArgument");
     }
 }
@@ -90,11 +90,11 @@ fn refused_range_reports_the_object_size() {
             ("/photos/acme/empty", "bytes=0-", "0"),
             (KEY, "bytes=6-", "6"),
         ] {
-            let reply = world.signed("GET", path).header("range", range).ask();
+            let reply = world.signed("GET", path).header("range", range).fetch();
             reply.assert_error(416, "InvalidRange");
             assert_eq!(element(&reply.text(), "ActualObjectSize"), size, "{range}");
             assert_eq!(element(&reply.text(), "RangeRequested"), range);
-            let head = world.signed("HEAD", path).header("range", range).ask();
+            let head = world.signed("HEAD", path).header("range", range).fetch();
             assert_eq!(head.status, 416);
         }
     }
@@ -110,7 +110,7 @@ fn ignores_ranges_and_dates_that_s3_ignores() {
                 let head = peer.head().unwrap().to_ascii_lowercase();
                 assert!(!head.contains("\nrange:"), "{head}");
                 assert!(!head.contains("\nif-"), "{head}");
-                peer.say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: \"e\"\r\n\r\nx");
+                peer.respond("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: \"e\"\r\n\r\nx");
             })
         })
         .collect();
@@ -131,7 +131,7 @@ fn ignores_ranges_and_dates_that_s3_ignores() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         let range = |range: &str| {
-            let reply = world.signed("GET", KEY).header("range", range).ask();
+            let reply = world.signed("GET", KEY).header("range", range).fetch();
             (reply.status, reply.text())
         };
         assert_eq!(range("bytes=0-1,3-4"), (200, "acme's".to_owned()));

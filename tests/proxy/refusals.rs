@@ -32,7 +32,7 @@ fn stores_no_framing_inside_the_body() {
             "InvalidRequest",
         ),
     ] {
-        assert_eq!(call.ask().code(), code);
+        assert_eq!(call.fetch().code(), code);
     }
     assert_eq!(world.upstream_requests(), 0);
 }
@@ -113,7 +113,7 @@ fn rejects_unsupported_methods_and_queries() {
         ),
         ("GET", "/Photos/acme/a", 400, "InvalidBucketName"),
     ] {
-        let reply = world.ask(method, target);
+        let reply = world.fetch(method, target);
         assert_eq!(
             (reply.status, reply.code().as_str()),
             (status, code),
@@ -149,7 +149,7 @@ fn rejects_unsupported_headers_of_writes() {
         ),
     ] {
         let put = world.signed("PUT", "/photos/acme/a").header(name, value);
-        let reply = put.body("x").ask();
+        let reply = put.body("x").fetch();
         assert_eq!(
             (reply.status, reply.code().as_str()),
             (status, code),
@@ -158,7 +158,7 @@ fn rejects_unsupported_headers_of_writes() {
     }
     let put = world.signed("PUT", "/photos/acme/a");
     let put = put.header("x-amz-meta-a", &"x".repeat(2049)).body("x");
-    put.ask().assert_error(400, "MetadataTooLarge");
+    put.fetch().assert_error(400, "MetadataTooLarge");
     assert_eq!(world.upstream_requests(), 0);
 }
 
@@ -170,7 +170,7 @@ fn requires_a_length_for_uploads() {
     let chunked = chunked.body("1\r\nx\r\n0\r\n\r\n");
     chunked.send().assert_error(411, "MissingContentLength");
     let huge = put.header("content-length", "5368709121");
-    huge.ask().assert_error(400, "EntityTooLarge");
+    huge.fetch().assert_error(400, "EntityTooLarge");
     assert_eq!(world.upstream_requests(), 0);
 }
 
@@ -188,15 +188,15 @@ fn rejects_malformed_xml_bodies() {
         "<Delete><Object><Key>acme/&e;</Key></Object></Delete>",
         &format!("<Delete>{many}</Delete>"),
     ] {
-        let reply = world.signed("POST", "/photos?delete").body(body).ask();
+        let reply = world.signed("POST", "/photos?delete").body(body).fetch();
         assert_eq!((reply.status, reply.code().as_str()), (400, "MalformedXML"));
     }
     let large = format!("<Delete><!--{}--></Delete>", "x".repeat(2 << 20));
-    let reply = world.signed("POST", "/photos?delete").body(large).ask();
+    let reply = world.signed("POST", "/photos?delete").body(large).fetch();
     reply.assert_error(400, "MalformedXML");
     let delete = "<Delete><Object><Key>acme/a</Key></Object></Delete>";
     let wrong = world.signed("POST", "/photos?delete").body(delete);
     let wrong = wrong.header("content-md5", "XUFAKrxLKna5cZ2REBfFkg==");
-    wrong.ask().assert_error(400, "BadDigest");
+    wrong.fetch().assert_error(400, "BadDigest");
     assert_eq!(world.upstream_requests(), 0);
 }

@@ -200,7 +200,7 @@ fn reload_keeps_counters_of_tenants() {
     let call = world.signed("PUT", PHOTO).body("half");
     upload.write(&call.head());
     upload.wait_until_read();
-    let send = || world.ask("GET", "/photos?location").status;
+    let send = || world.fetch("GET", "/photos?location").status;
     eventually("the upload counts", || send() == 503);
     for limits in [
         "concurrent_requests = 1",
@@ -240,7 +240,7 @@ fn invalid_configuration_changes_nothing() {
     let error = world.gateway.reload(&bad).unwrap_err();
     assert!(error.to_string().contains("identities.corp"), "{error}");
     assert_eq!(Arc::as_ptr(&world.gateway.live.shared()), before);
-    assert_eq!(world.ask("GET", PHOTO).assert_ok().text(), "mine");
+    assert_eq!(world.fetch("GET", PHOTO).assert_ok().text(), "mine");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn reports_keys_that_need_a_restart() {
     }
     assert_eq!(world.gateway.live.shared().config().server.threads, 1);
     world
-        .ask("GET", PHOTO)
+        .fetch("GET", PHOTO)
         .assert_error(403, "InvalidAccessKeyId");
 }
 
@@ -375,7 +375,7 @@ fn access_key_expires_with_its_session_keys() {
         changes,
         [format!("~ tenant acme (~ key {} (not_after))", ACME.0)]
     );
-    let refused = world.ask("GET", PHOTO);
+    let refused = world.fetch("GET", PHOTO);
     refused.assert_error(403, "InvalidAccessKeyId");
     assert!(
         refused.text().contains("2001-01-01T00:00:00"),

@@ -50,7 +50,7 @@ fn withholds_the_end_of_a_wrong_body() {
                 if got < announced {
                     return;
                 }
-                peer.say(STORED);
+                peer.respond(STORED);
             }
         })]);
         // The body has two parts, so that it is streamed. The wrong byte is the last one.
@@ -194,7 +194,7 @@ fn aborted_download_closes_its_connection_to_cos() {
     let world = Scripted::new(vec![
         act(move |peer| {
             peer.head();
-            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n");
+            peer.respond("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n");
             while peer.client.stream.write_all(&[7; 65536]).is_ok() {}
             seen.fetch_add(1, Ordering::SeqCst);
         }),
@@ -239,7 +239,7 @@ fn download_is_cut_when_cos_disconnects() {
     assert!(reply.header("content-length").is_some());
     let again = world.signed("GET", KEY).send();
     assert_eq!(again.assert_ok().body, body);
-    world.gateway.log.assert_says("COS ended the answer");
+    world.gateway.log.assert_contains("COS ended the response");
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn upload_fails_when_cos_stores_other_bytes() {
     for operation in ["PutObject", "UploadPart"] {
         let world = World::new();
         let target = if operation == "UploadPart" {
-            let begun = world.ask("POST", &format!("{KEY}?uploads")).text();
+            let begun = world.fetch("POST", &format!("{KEY}?uploads")).text();
             let id = support::element(&begun, "UploadId");
             format!("{KEY}?partNumber=1&uploadId={id}")
         } else {
@@ -330,7 +330,7 @@ fn upload_fails_when_cos_stores_other_bytes() {
         let mut flipped = body.clone();
         flipped[70_000] ^= 1;
         let stored = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Xz, &flipped);
-        world.gateway.log.assert_says(&format!(
+        world.gateway.log.assert_contains(&format!(
             "the CRC-64/ECMA of what was sent is {sent}, COS reports \\\"{stored}\\\""
         ));
         call.send().assert_ok();

@@ -21,7 +21,7 @@ const PUBLIC: &str = "/photos/public/a";
 /// A user that owns nothing.
 const STRANGER: u32 = 4242;
 /// The request and the socket for the test's own program when it runs as another user.
-const SAYS: [&str; 2] = ["COSGATE_TEST_SOCKET", "COSGATE_TEST_SAYS"];
+const VARIABLES: [&str; 2] = ["COSGATE_TEST_SOCKET", "COSGATE_TEST_SAYS"];
 
 /// cosgate on a Unix socket.
 struct Socket {
@@ -59,7 +59,7 @@ impl Socket {
 }
 
 /// The whole response.
-fn say(path: &Path, request: &[u8]) -> String {
+fn exchange(path: &Path, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(request).unwrap();
@@ -96,8 +96,8 @@ fn send_as_another_user(path: &Path, request: &[u8]) -> Option<String> {
             "unix_socket::request_as_another_user",
             "--nocapture",
         ])
-        .env(SAYS[0], path)
-        .env(SAYS[1], String::from_utf8_lossy(request).as_ref())
+        .env(VARIABLES[0], path)
+        .env(VARIABLES[1], String::from_utf8_lossy(request).as_ref())
         .current_dir("/")
         .uid(STRANGER)
         .gid(STRANGER)
@@ -108,9 +108,9 @@ fn send_as_another_user(path: &Path, request: &[u8]) -> Option<String> {
             None
         }
         spoken => {
-            let said = String::from_utf8(spoken.unwrap().stdout).unwrap();
-            let response = said.find("HTTP/1.1 ").unwrap_or(0);
-            Some(said.get(response..).unwrap().to_owned())
+            let shown = String::from_utf8(spoken.unwrap().stdout).unwrap();
+            let response = shown.find("HTTP/1.1 ").unwrap_or(0);
+            Some(shown.get(response..).unwrap().to_owned())
         }
     }
 }
@@ -118,13 +118,13 @@ fn send_as_another_user(path: &Path, request: &[u8]) -> Option<String> {
 /// Not a test, except when [`send_as_another_user`] runs it.
 #[test]
 fn request_as_another_user() {
-    let [Some(socket), Some(request)] = SAYS.map(std::env::var_os) else {
+    let [Some(socket), Some(request)] = VARIABLES.map(std::env::var_os) else {
         return;
     };
     match UnixStream::connect(&socket) {
         Ok(_) => println!(
             "{}",
-            say(Path::new(&socket), request.to_string_lossy().as_bytes())
+            exchange(Path::new(&socket), request.to_string_lossy().as_bytes())
         ),
         Err(error) => println!("{error}"),
     }
@@ -140,34 +140,34 @@ fn user_identifies_its_tenant() {
         .uid();
     let socket = Socket::new("", &format!("unix_users = [{own}]"));
     assert_eq!(socket.own(), own);
-    let say = |call: &Call| say(&socket.path, &call.bytes());
-    assert_status(&say(&socket.call("PUT", KEY).body("mine")), 200);
-    let got = say(&socket.call("GET", KEY));
+    let exchange = |call: &Call| exchange(&socket.path, &call.bytes());
+    assert_status(&exchange(&socket.call("PUT", KEY).body("mine")), 200);
+    let got = exchange(&socket.call("GET", KEY));
     assert_status(&got, 200);
     assert!(got.ends_with("mine"), "{got}");
     let log = &socket.world.gateway.log;
-    log.assert_says(&format!(
+    log.assert_contains(&format!(
         "\"uid\":{own},\"tenant\":\"acme\",\"identity\":\"unix\""
     ));
     assert!(!log.text().contains("\"client\""), "{}", log.text());
     // Only objects of that tenant, and not for web pages, for chosen response headers or through a proxy.
-    assert_status(&say(&socket.call("GET", "/photos/globex/a")), 403);
+    assert_status(&exchange(&socket.call("GET", "/photos/globex/a")), 403);
     let page = socket
         .call("GET", KEY)
         .header("origin", "https://evil.example");
-    assert_status(&say(&page), 403);
+    assert_status(&exchange(&page), 403);
     let typed = format!("{KEY}?response-content-type=text%2Fhtml");
-    assert_status(&say(&socket.call("GET", &typed)), 400);
+    assert_status(&exchange(&socket.call("GET", &typed)), 400);
     for forwarded in ["x-forwarded-for", "forwarded"] {
         let call = socket.call("GET", KEY).header(forwarded, "127.0.0.1");
-        assert_status(&say(&call), 403);
+        assert_status(&exchange(&call), 403);
     }
     // A signature identifies its signer, in every form.
     let signed = Call::new(socket.world.gateway.addr, "PUT", "/photos/globex/a").signed_by(GLOBEX);
-    assert_status(&say(&signed.body("theirs")), 200);
-    log.assert_says("\"tenant\":\"globex\",\"identity\":\"sigv4\"");
+    assert_status(&exchange(&signed.body("theirs")), 200);
+    log.assert_contains("\"tenant\":\"globex\",\"identity\":\"sigv4\"");
     let wrong = Call::new(socket.world.gateway.addr, "GET", KEY).signed_by((ACME.0, "wrong"));
-    let refused = say(&wrong);
+    let refused = exchange(&wrong);
     assert_status(&refused, 403);
     assert!(refused.contains("SignatureDoesNotMatch"), "{refused}");
 }
@@ -176,12 +176,12 @@ fn user_identifies_its_tenant() {
 fn other_users_are_refused_or_anonymous() {
     let closed = Socket::new("", "");
     let get = closed.call("GET", PUBLIC);
-    assert_status(&say(&closed.path, &get.clone().body("").bytes()), 404);
+    assert_status(&exchange(&closed.path, &get.clone().body("").bytes()), 404);
     assert_eq!(closed.path.metadata().unwrap().mode() & 0o777, 0o600);
-    let Some(said) = send_as_another_user(&closed.path, &get.bytes()) else {
+    let Some(shown) = send_as_another_user(&closed.path, &get.bytes()) else {
         return;
     };
-    assert!(said.contains("Permission denied"), "{said}");
+    assert!(shown.contains("Permission denied"), "{shown}");
     for (server, acme, public, private) in [
         ("", "", 403, 403),
         ("", "unix_users = [4242]", 403, 404),
@@ -194,7 +194,7 @@ fn other_users_are_refused_or_anonymous() {
         };
         assert_status(&send(PUBLIC), public);
         assert_status(&send(KEY), private);
-        open.world.gateway.log.assert_says("\"uid\":4242");
+        open.world.gateway.log.assert_contains("\"uid\":4242");
         // Their signatures are still accepted.
         let signed = Call::new(open.world.gateway.addr, "GET", KEY).signed_by(ACME);
         assert_status(
@@ -222,8 +222,8 @@ fn limits_connections_per_user() {
     assert_eq!(send(), "");
     let refused = "cosgate_connections_refused_total";
     assert_eq!(socket.world.gateway.metric(refused, ""), 1);
-    if let Some(said) = send_as_another_user(&socket.path, &bytes) {
-        assert_status(&said, 403);
+    if let Some(shown) = send_as_another_user(&socket.path, &bytes) {
+        assert_status(&shown, 403);
     }
     drop(held);
     eventually("its connections have ended", || !send().is_empty());
@@ -252,9 +252,12 @@ fn allowed_addresses_need_a_trusted_proxy() {
         if let Some(from) = from {
             signed = signed.header("x-forwarded-for", from);
         }
-        assert_status(&say(&socket.path, &signed.bytes()), status);
+        assert_status(&exchange(&socket.path, &signed.bytes()), status);
         // The user of the socket cannot avoid this.
-        assert_status(&say(&socket.path, &socket.call("GET", KEY).bytes()), 403);
+        assert_status(
+            &exchange(&socket.path, &socket.call("GET", KEY).bytes()),
+            403,
+        );
     }
 }
 
@@ -273,12 +276,12 @@ fn trusted_user_sends_proxy_headers() {
         ("PROXY TCP4 192.0.2.1 198.51.100.1 50000 443\r\n", 403),
         ("PROXY UNKNOWN\r\n", 403),
     ] {
-        let said = [header.as_bytes(), &signed.bytes()].concat();
-        assert_status(&say(&socket.path, &said), status);
+        let shown = [header.as_bytes(), &signed.bytes()].concat();
+        assert_status(&exchange(&socket.path, &shown), status);
         // A client behind the proxy does not count as the user of the proxy.
         let unsigned = socket.call("GET", KEY).bytes();
-        let said = [header.as_bytes(), &unsigned].concat();
-        assert_status(&say(&socket.path, &said), 403);
+        let shown = [header.as_bytes(), &unsigned].concat();
+        assert_status(&exchange(&socket.path, &shown), 403);
     }
 }
 

@@ -37,7 +37,7 @@ fn once(response: impl Into<String>) -> Act {
     let response = response.into();
     act(move |peer| {
         if peer.head().is_some() {
-            peer.say(&response);
+            peer.respond(&response);
         }
     })
 }
@@ -132,7 +132,7 @@ fn forwards_an_early_response_and_closes_the_connection() {
             act(move |peer| {
                 let head = peer.head().unwrap();
                 peer.body(1);
-                peer.say(&early);
+                peer.respond(&early);
                 let got = peer.body(body_of(&head)) + 1;
                 assert!(got < body_of(&head), "the whole body came");
                 assert!(peer.head().is_none(), "the connection was used again");
@@ -163,7 +163,7 @@ fn early_success_is_no_success() {
         act(|peer| {
             peer.head();
             peer.body(1);
-            peer.say(STORED);
+            peer.respond(STORED);
             while peer.client.fill() {}
         }),
         always(OK),
@@ -186,7 +186,7 @@ fn sends_nothing_after_an_early_response() {
     let world = Scripted::new(vec![act(move |peer| {
         peer.head();
         peer.body(1);
-        peer.say(&early);
+        peer.respond(&early);
         while peer.client.fill() {}
     })]);
     let forbidden = world.signed("PUT", "/photos/globex/k");
@@ -265,7 +265,7 @@ fn does_not_retry_a_conditional_upload() {
     let absent = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let world = Scripted::new(vec![once(absent), breaks(false), always(exists)]);
     let put = world.signed("PUT", GET).body("small");
-    let reply = put.header("if-none-match", "*").ask();
+    let reply = put.header("if-none-match", "*").fetch();
     reply.assert_error(502, "BadGateway");
     let heads = world.script.heads();
     assert_eq!(heads.len(), 2, "{heads:?}");
@@ -349,7 +349,7 @@ fn reused_connection_has_its_own_head_timeout() {
     let world = Scripted::with(
         vec![act(|peer| {
             peer.head();
-            peer.say(OK);
+            peer.respond(OK);
             peer.head();
             while peer.client.fill() {}
         })],
@@ -466,12 +466,12 @@ fn rejects_responses_with_ambiguous_framing() {
         let is_over = Arc::clone(&closed);
         let poisoned = act(move |peer| {
             peer.head();
-            peer.say(OK);
+            peer.respond(OK);
             peer.head();
             let (start, rest) = head.split_at(head.len() - 9);
-            peer.say(&format!("HTTP/1.1 {start}"));
+            peer.respond(&format!("HTTP/1.1 {start}"));
             peer.client.wait_until_read();
-            peer.say(&format!("{rest}{body}"));
+            peer.respond(&format!("{rest}{body}"));
             is_over.store(peer.head().is_none(), Ordering::Relaxed);
         });
         let world = Scripted::new(vec![poisoned, always(OK)]);
@@ -484,7 +484,7 @@ fn rejects_responses_with_ambiguous_framing() {
             closed.load(Ordering::Relaxed)
         });
         assert_eq!(world.connections(), 1, "{head:?} was tried again");
-        world.gateway.log.assert_says("can be read in two ways");
+        world.gateway.log.assert_contains("can be read in two ways");
         world.signed("GET", GET).send().assert_ok();
         assert_eq!(world.connections(), 2, "{head:?}");
     }
@@ -522,8 +522,8 @@ fn cuts_a_truncated_response() {
         let world = Scripted::new(vec![
             act(move |peer| {
                 peer.head();
-                peer.say(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n400\r\n"));
-                peer.say(&"x".repeat(1024));
+                peer.respond(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n400\r\n"));
+                peer.respond(&"x".repeat(1024));
                 if reset {
                     peer.client.wait_until_read();
                     peer.reset();
@@ -545,7 +545,7 @@ fn rejects_responses_that_are_not_final() {
         "HTTP/1.1 999 Unheard Of\r\nContent-Length: 0\r\n\r\n",
     ] {
         let world = Scripted::new(vec![always(response)]);
-        let reply = world.signed("GET", GET).ask();
+        let reply = world.signed("GET", GET).fetch();
         reply.assert_error(502, "BadGateway");
     }
 }
@@ -567,7 +567,7 @@ fn does_not_follow_redirects() {
 fn write_with_a_304_response_fails() {
     let world = Scripted::new(vec![always("HTTP/1.1 304 Not Modified\r\n\r\n")]);
     let put = world.signed("PUT", GET);
-    put.body("x").ask().assert_error(502, "BadGateway");
+    put.body("x").fetch().assert_error(502, "BadGateway");
     assert_eq!(world.signed("GET", GET).send().status, 304);
 }
 
@@ -612,11 +612,11 @@ fn rejects_false_success_responses() {
             false,
         ),
     ] {
-        let say = response.clone();
+        let bytes = response.clone();
         let world = Scripted::new(vec![act(move |peer| {
             let head = peer.head().unwrap_or_default();
             peer.body(body_of(&head));
-            peer.say(&say);
+            peer.respond(&bytes);
         })]);
         let mut refused = 0;
         for (method, target, body) in [
@@ -638,7 +638,10 @@ fn rejects_false_success_responses() {
         }
         let metric = "cosgate_answers_unusable_total";
         assert_eq!(world.gateway.metric(metric, ""), refused, "{response}");
-        world.gateway.log.assert_says("COS reported a success with");
+        world
+            .gateway
+            .log
+            .assert_contains("COS reported a success with");
     }
     let chunked = format!("HTTP/1.1 200 OK\r\n{ETAG}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
     let world = Scripted::new(vec![always(chunked)]);
@@ -651,19 +654,31 @@ fn rejects_false_success_responses() {
 #[test]
 fn rejects_a_range_that_was_not_requested() {
     let range = |value: &str| format!("Content-Range: {value}\r\n");
-    let say = |status: u16, fields: &str| {
+    let response_with = |status: u16, fields: &str| {
         format!("HTTP/1.1 {status} X\r\nETag: \"e\"\r\n{fields}Content-Length: 5\r\n\r\nhello")
     };
     let first = range("bytes 0-4/11");
     for (response, range, status) in [
-        (say(206, &first), Some("bytes=0-4"), 206),
-        (say(200, ""), Some("bytes=0-4"), 200),
-        (say(206, &first), None, 502),
-        (say(206, ""), Some("bytes=0-4"), 502),
-        (say(206, &range("bytes 5-9/11")), Some("bytes=0-4"), 502),
-        (say(206, &range("bytes 0-8/11")), Some("bytes=0-8"), 502),
-        (say(206, &format!("{first}{first}")), Some("bytes=0-4"), 502),
-        (say(203, ""), None, 502),
+        (response_with(206, &first), Some("bytes=0-4"), 206),
+        (response_with(200, ""), Some("bytes=0-4"), 200),
+        (response_with(206, &first), None, 502),
+        (response_with(206, ""), Some("bytes=0-4"), 502),
+        (
+            response_with(206, &range("bytes 5-9/11")),
+            Some("bytes=0-4"),
+            502,
+        ),
+        (
+            response_with(206, &range("bytes 0-8/11")),
+            Some("bytes=0-8"),
+            502,
+        ),
+        (
+            response_with(206, &format!("{first}{first}")),
+            Some("bytes=0-4"),
+            502,
+        ),
+        (response_with(203, ""), None, 502),
         (
             "HTTP/1.1 204 No Content\r\nETag: \"e\"\r\n\r\n".to_owned(),
             None,
@@ -779,7 +794,7 @@ fn returns_one_request_id() {
     assert_eq!(named("x-cos-request-id"), 1);
     assert_eq!(named("x-amz-request-id"), 1);
     assert_eq!(reply.header("x-cos-request-id"), Some("own"));
-    world.gateway.log.assert_says("own");
+    world.gateway.log.assert_contains("own");
 }
 
 /// COS starts a response with status 200 before it knows that a copy or a complete fails (436/10881).
@@ -840,9 +855,9 @@ fn a_refused_key_is_replaced(refusal: String, method: &str, body: &str) {
             let token = header_of(&head, "x-amz-security-token").map(str::to_owned);
             if refused.is_none() || refused == token {
                 refused = token;
-                peer.say(&refusal);
+                peer.respond(&refusal);
             } else {
-                peer.say(STORED);
+                peer.respond(STORED);
             }
         }
     })]);
@@ -864,9 +879,9 @@ fn detects_a_refused_key_for_head() {
                 refused = token;
                 let end = refusal.find("\r\n\r\n").unwrap() + 4;
                 let bare = head.starts_with("HEAD");
-                peer.say(if bare { &refusal[..end] } else { &refusal });
+                peer.respond(if bare { &refusal[..end] } else { &refusal });
             } else {
-                peer.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+                peer.respond("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
             }
         }
     })]);
@@ -903,7 +918,7 @@ fn does_not_replay_a_streamed_upload() {
         act(move |peer| {
             let head = peer.head().unwrap();
             peer.body(body_of(&head));
-            peer.say(&refusal);
+            peer.respond(&refusal);
         }),
         always(STORED),
     ]);
@@ -977,7 +992,7 @@ fn multi_delete_sends_md5_and_parsed_keys_only() {
     let world = Scripted::new(vec![act(move |peer: &mut Peer| {
         let head = peer.head().unwrap();
         kept.lock().unwrap().push(peer.take(body_of(&head)));
-        peer.say(&format!(
+        peer.respond(&format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{result}",
             result.len()
         ));
@@ -1008,7 +1023,7 @@ fn multi_delete_errors_hide_the_store() {
     ))]);
     let body =
         "<Delete><Object><Key>acme/a</Key></Object><Object><Key>acme/b</Key></Object></Delete>";
-    let reply = world.signed("POST", "/photos?delete").body(body).ask();
+    let reply = world.signed("POST", "/photos?delete").body(body).fetch();
     let text = reply.assert_ok().text();
     assert!(text.contains("<Code>AccessDenied</Code>"), "{text}");
     assert!(text.contains("<Message>Try again.</Message>"), "{text}");
@@ -1048,7 +1063,7 @@ fn forwards_no_unlisted_headers() {
 fn if_range_requests_the_whole_object() {
     let world = Scripted::new(vec![always(OK)]);
     let resumed = world.signed("GET", GET).header("range", "bytes=1-");
-    resumed.header("if-range", "\"old\"").ask().assert_ok();
+    resumed.header("if-range", "\"old\"").fetch().assert_ok();
     let heads = world.script.heads();
     assert_eq!(header_of(&heads[0], "range"), None);
     assert_eq!(header_of(&heads[0], "if-range"), None);
@@ -1097,12 +1112,12 @@ fn forwards_an_object_that_looks_like_a_refusal() {
     const OBJECT: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
     let world = Scripted::new(vec![act(|peer| {
         while peer.head().is_some() {
-            peer.say(&format!(
+            peer.respond(&format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
                 OBJECT.len()
             ));
             peer.client.wait_until_read();
-            peer.say(OBJECT);
+            peer.respond(OBJECT);
         }
     })]);
     let mut client = Client::connect(world.gateway.addr);

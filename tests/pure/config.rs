@@ -730,10 +730,10 @@ fn federation_issuer_needs_a_permanent_key() {
     let Err(problems) = parse_with(&text, &home, &[]) else {
         panic!()
     };
-    let said = lines(&problems);
+    let shown = lines(&problems);
     assert!(
-        said.contains(path) && said.contains("/etc/tencentcloud/credentials"),
-        "{said}"
+        shown.contains(path) && shown.contains("/etc/tencentcloud/credentials"),
+        "{shown}"
     );
 }
 
@@ -785,10 +785,10 @@ fn checks_roles() {
         else {
             panic!("{lines}")
         };
-        let said = self::lines(&problems);
+        let shown = self::lines(&problems);
         assert!(
-            said.contains(message) && said.contains(fix),
-            "{lines}: {said}"
+            shown.contains(message) && shown.contains(fix),
+            "{lines}: {shown}"
         );
     }
     let text = WHOLE.replace("kind = \"federation\"\n", ROLE);
@@ -1215,7 +1215,7 @@ fn vending_needs_safe_settings() {
             "issuer = \"main\"\n",
             &format!("issuer = \"main\"\nvend = true\n{token}"),
         );
-    for (text, said) in [
+    for (text, shown) in [
         (with(token), "`vend` is not true"),
         (with("vend_duration = \"1h\"\n"), "`vend` is not true"),
         (with("vend = true\nvend_duration = \"20m\"\n"), "30m"),
@@ -1234,9 +1234,9 @@ fn vending_needs_safe_settings() {
         ),
         (two, "the same"),
     ] {
-        let problems = read(&text).expect_err(said);
-        let said_here: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        assert!(said_here.join("\n").contains(said), "{said}: {said_here:?}");
+        let problems = read(&text).expect_err(shown);
+        let reported: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert!(reported.join("\n").contains(shown), "{shown}: {reported:?}");
     }
 }
 
@@ -1331,11 +1331,11 @@ fn policy_beyond_its_bucket_excludes_vending() {
             (Err(_), Err(_)) => continue,
             (_, Ok(_)) => panic!("{action} {resource} is taken"),
         };
-        let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        let said = said.join("\n");
+        let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        let shown = shown.join("\n");
         assert!(
-            said.contains("`vend` would hand out keys that reach beyond"),
-            "{said}"
+            shown.contains("`vend` would hand out keys that reach beyond"),
+            "{shown}"
         );
     }
     assert!(
@@ -1368,7 +1368,7 @@ fn reports_policy_problems_at_the_key() {
         here.map(|problem| format!("{:?}: {problem}", problem.severity))
             .unwrap_or_default()
     };
-    for (policy, said) in [
+    for (policy, shown) in [
         ("{}".to_owned(), "version"),
         (good.replace("2.0", "3.0"), "version"),
         (good.replace("shared-", "other-"), "another bucket"),
@@ -1377,10 +1377,10 @@ fn reports_policy_problems_at_the_key() {
         (good.replace("GetObject", "GetObjekt"), "GetObject"),
         (good.replace("/*", "/*/x"), "one by one"),
     ] {
-        let said_here = found(&with_policy(""), &policy);
+        let reported = found(&with_policy(""), &policy);
         assert!(
-            said_here.starts_with("Error") && said_here.contains(said),
-            "{said_here}"
+            reported.starts_with("Error") && reported.contains(shown),
+            "{reported}"
         );
     }
     for policy in [
@@ -1388,10 +1388,10 @@ fn reports_policy_problems_at_the_key() {
         allow(&format!("{base}/*")),
         good.replace("GetObject", "*"),
     ] {
-        let said = found(&with_policy(""), &policy);
+        let shown = found(&with_policy(""), &policy);
         assert!(
-            said.starts_with("Warning: ") && said.contains("statement 1"),
-            "{said}"
+            shown.starts_with("Warning: ") && shown.contains("statement 1"),
+            "{shown}"
         );
     }
     let long: Vec<_> = (0..40).map(|n| format!("\"{base}/acme/{n}/*\"")).collect();
@@ -1484,12 +1484,12 @@ fn rejects_overlapping_tenants() {
         );
     }
     good(&with("\"*\"").replace("name = \"photos\"", "name = \"photos\"\nshared = true"));
-    let one_says = with("§\"*\"").replace(
+    let one_declares = with("§\"*\"").replace(
         "[[tenants.other.grants]]",
         "[[tenants.other.grants]]\nshared = true",
     );
     refuses(
-        &one_says,
+        &one_declares,
         Severity::Error,
         "`*` of the tenant `other` and `acme/*` of the tenant `acme`",
         "both grants",
@@ -1738,8 +1738,8 @@ fn revocation_list_needs_an_authority() {
     let (config, _) = parse("client_ca = \"/ca\"\nclient_crl = \"/crl\"").unwrap();
     assert_eq!(config.server.tls.unwrap().client_crl, Some("/crl".into()));
     let problems = parse("client_crl = \"/crl\"").unwrap_err();
-    let said = problems[0].to_string();
-    assert!(said.contains("`client_crl` needs `client_ca`"), "{said}");
+    let shown = problems[0].to_string();
+    assert!(shown.contains("`client_crl` needs `client_ca`"), "{shown}");
     assert!(parse("client_ca = \"/ca\"\nclient_crl = \"/none\"").is_err());
 }
 

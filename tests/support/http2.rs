@@ -110,30 +110,30 @@ impl Http2 {
         sender.send_request(request, false).unwrap()
     }
 
-    /// Sends a request without a body; its answer as it comes.
-    pub async fn ask(&self, call: &Call) -> Response<RecvStream> {
+    /// Sends a request without a body; its response as it comes.
+    pub async fn fetch(&self, call: &Call) -> Response<RecvStream> {
         let mut sender = self.sender.clone().ready().await.unwrap();
-        let (answer, _) = sender.send_request(request(call), true).unwrap();
-        answer.await.unwrap()
+        let (response, _) = sender.send_request(request(call), true).unwrap();
+        response.await.unwrap()
     }
 
-    /// Makes room for a GiB of each answer, and then reads and writes nothing any more.
+    /// Makes room for a GiB of each response, and then reads and writes nothing any more.
     pub fn open_and_stop(&self) {
         self.pause.notify_one();
     }
 
-    /// Sends it all, and reads the answer.
+    /// Sends it all, and reads the response.
     pub async fn send(&self, call: &Call) -> Reply {
         self.exchange(request(call), &call.body).await.unwrap()
     }
 
     pub async fn exchange(&self, request: Request<()>, body: &[u8]) -> Result<Reply, h2::Error> {
         let mut sender = self.sender.clone().ready().await?;
-        let (answer, mut stream) = sender.send_request(request, body.is_empty())?;
+        let (response, mut stream) = sender.send_request(request, body.is_empty())?;
         if !body.is_empty() {
-            let _ = send_data(&mut stream, body, true).await; // the answer says why
+            let _ = send_data(&mut stream, body, true).await; // the response says why
         }
-        reply(answer).await
+        reply(response).await
     }
 
     /// How the connection ended.
@@ -159,8 +159,8 @@ pub async fn send_data(
     Ok(())
 }
 
-pub async fn reply(answer: ResponseFuture) -> Result<Reply, h2::Error> {
-    let (head, mut body) = timeout(PATIENCE, answer).await.unwrap()?.into_parts();
+pub async fn reply(response: ResponseFuture) -> Result<Reply, h2::Error> {
+    let (head, mut body) = timeout(PATIENCE, response).await.unwrap()?.into_parts();
     let mut reply = Reply {
         status: head.status.as_u16(),
         headers: head

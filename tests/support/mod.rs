@@ -25,7 +25,8 @@ use std::borrow::Cow;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -233,7 +234,7 @@ impl Log {
 
     /// The log gets its lines in batches: waits for the one that holds `text`.
     #[track_caller]
-    pub fn assert_says(&self, text: &str) {
+    pub fn assert_contains(&self, text: &str) {
         eventually(text, || self.text().contains(text));
     }
 
@@ -511,7 +512,7 @@ impl Call {
         ));
     }
 
-    /// Sends it on a connection of its own and reads the whole answer.
+    /// Sends it on a connection of its own and reads the whole response.
     pub fn send(&self) -> Reply {
         let mut client = Client::connect(self.addr);
         client.write(&self.bytes());
@@ -555,13 +556,13 @@ pub struct Client {
     read: Vec<u8>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// The body ended where the head said it would.
+    /// The body ended where the head declared it.
     pub whole: bool,
 }
 
@@ -605,7 +606,7 @@ impl Reply {
             self.status,
             self.text()
         );
-        assert!(self.whole, "the answer was cut");
+        assert!(self.whole, "the response was cut");
         self
     }
 }
@@ -659,7 +660,7 @@ impl Client {
         self.tls.as_ref()?.handshake_kind()
     }
 
-    /// Writes; a peer that has gone already is found when its answer is read.
+    /// Writes; a peer that has gone already is found when its response is read.
     pub fn write(&mut self, bytes: &[u8]) {
         let _ = match &mut self.tls {
             None => self.stream.write_all(bytes),
@@ -667,7 +668,7 @@ impl Client {
         };
     }
 
-    /// Reads one answer to `method`, interim ones skipped.
+    /// Reads one response to `method`, interim ones skipped.
     pub fn read_reply(&mut self, method: &str) -> Reply {
         loop {
             let reply = self.read_one(method);
@@ -684,7 +685,7 @@ impl Client {
             }
             assert!(
                 self.fill(),
-                "the connection ended before an answer: {:?}",
+                "the connection ended before a response: {:?}",
                 String::from_utf8_lossy(&self.read)
             );
         };
@@ -904,7 +905,7 @@ impl Peer {
         got
     }
 
-    pub fn say(&mut self, bytes: &str) {
+    pub fn respond(&mut self, bytes: &str) {
         self.client.write(bytes.as_bytes());
     }
 }
@@ -961,6 +962,39 @@ pub fn eventually(what: &str, mut met: impl FnMut() -> bool) {
     }
 }
 
+/// How late this machine wakes a thread that sleeps. A bound of time in a test grows by it, so that a busy machine
+/// fails no test and a slow program still does.
+pub struct WakeDelay {
+    total: Arc<AtomicU64>,
+    _ends_with_this: mpsc::Sender<()>,
+}
+
+impl WakeDelay {
+    pub fn watch() -> Self {
+        const TICK: Duration = Duration::from_millis(10);
+        let total = Arc::new(AtomicU64::new(0));
+        let (ends_with_this, ended) = mpsc::channel();
+        let sum = Arc::clone(&total);
+        std::thread::spawn(move || {
+            let mut slept_at = Instant::now();
+            while let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(TICK) {
+                let late = slept_at.elapsed().saturating_sub(TICK).as_millis();
+                sum.fetch_add(u64::try_from(late).unwrap(), Ordering::Relaxed);
+                slept_at = Instant::now();
+            }
+        });
+        Self {
+            total,
+            _ends_with_this: ends_with_this,
+        }
+    }
+
+    /// The sum since [`Self::watch`], in whole milliseconds of each wake-up.
+    pub fn total(&self) -> Duration {
+        Duration::from_millis(self.total.load(Ordering::Relaxed))
+    }
+}
+
 /// The two languages that COS is spoken to in: `[upstream] signature`.
 pub const SIGNATURES: [&str; 2] = ["s3", "cos"];
 
@@ -982,16 +1016,16 @@ impl World {
         Self { gateway, emulator }
     }
 
-    /// A request by acme, its answer held to what every answer must be.
+    /// A request by acme, its response held to what every response must be.
     #[track_caller]
-    pub fn ask(&self, method: &str, target: &str) -> Reply {
-        self.signed(method, target).ask()
+    pub fn fetch(&self, method: &str, target: &str) -> Reply {
+        self.signed(method, target).fetch()
     }
 
     /// Puts an object of acme's; `target` is its path.
     #[track_caller]
     pub fn put(&self, target: &str, body: &str) {
-        self.signed("PUT", target).body(body).ask().assert_ok();
+        self.signed("PUT", target).body(body).fetch().assert_ok();
     }
 
     /// What is stored under a real key.
@@ -1043,9 +1077,9 @@ impl Call {
         self
     }
 
-    /// Sends it and holds the answer to what every answer must be.
+    /// Sends it and holds the response to what every response must be.
     #[track_caller]
-    pub fn ask(&self) -> Reply {
+    pub fn fetch(&self) -> Reply {
         let reply = self.send();
         reply.assert_presentable();
         reply
@@ -1053,7 +1087,7 @@ impl Call {
 
     /// Sends it with `line` added to the head after it was signed.
     #[track_caller]
-    pub fn ask_with_line(&self, line: &str) -> Reply {
+    pub fn fetch_with_line(&self, line: &str) -> Reply {
         let mut bytes = self.head();
         bytes.truncate(bytes.len() - 2);
         bytes.extend_from_slice(format!("{line}\r\n\r\n").as_bytes());
@@ -1063,20 +1097,20 @@ impl Call {
 }
 
 impl Reply {
-    /// Asserts what holds for every answer: it has a request id, and says nothing of the real store.
+    /// Asserts what holds for every response: it has a request id, and reveals nothing of the real store.
     #[track_caller]
     pub fn assert_presentable(&self) {
         let id = self.header("x-amz-request-id").unwrap_or_default();
         assert_eq!(id.len(), 16, "no request id: {self:?}");
-        assert!(self.whole, "the answer was cut");
-        let said = format!("{:?} {}", self.headers, self.text());
+        assert!(self.whole, "the response was cut");
+        let printed = format!("{:?} {}", self.headers, self.text());
         for hidden in HIDDEN {
-            assert!(!said.contains(hidden), "{hidden} is shown: {said}");
+            assert!(!printed.contains(hidden), "{hidden} is shown: {printed}");
         }
     }
 }
 
-/// Writes `bytes` on a connection of its own, and holds the answer to what every answer must be.
+/// Writes `bytes` on a connection of its own, and holds the response to what every response must be.
 #[track_caller]
 pub fn exchange(addr: SocketAddr, method: &str, bytes: &[u8]) -> Reply {
     let mut client = Client::connect(addr);
@@ -1141,7 +1175,7 @@ pub fn header_of<'h>(head: &'h str, name: &str) -> Option<&'h str> {
         .map(|(_, value)| value.trim())
 }
 
-/// What COS says of an error.
+/// What COS reports of an error.
 pub fn cos_error(status: u16, code: &str, message: &str) -> String {
     let document = format!(
         "<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{message}</Message><RequestId>NWQ=</RequestId></Error>"
@@ -1167,12 +1201,12 @@ impl Peer {
         self.client.read.drain(..got).collect()
     }
 
-    /// Answers every request, bodies read, with `answer`.
-    pub fn always(&mut self, answer: &str) {
+    /// Responds to every request, bodies read, with `response`.
+    pub fn always(&mut self, response: &str) {
         while let Some(head) = self.head() {
             let length = header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap());
             self.body(length);
-            self.say(answer);
+            self.respond(response);
         }
     }
 }
@@ -1231,7 +1265,7 @@ pub fn presigned(addr: SocketAddr, method: &str, path: &str, (id, secret): (&str
 pub struct Program {
     pub addr: SocketAddr,
     pub process: std::process::Child,
-    said: Said,
+    printed: Printed,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -1273,11 +1307,11 @@ impl Program {
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped());
         let mut process = command.spawn().unwrap();
-        let said = Said::from(process.stderr.take().unwrap());
+        let printed = Printed::from(process.stderr.take().unwrap());
         Self {
-            addr: said.address("listen="),
+            addr: printed.address("listen="),
             process,
-            said,
+            printed,
             folder: Some(folder),
         }
     }
@@ -1290,11 +1324,11 @@ impl Program {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let said = Said::from(process.stdout.take().unwrap());
+        let printed = Printed::from(process.stdout.take().unwrap());
         Self {
-            addr: said.address("ready on http://"),
+            addr: printed.address("ready on http://"),
             process,
-            said,
+            printed,
             folder: None,
         }
     }
@@ -1305,14 +1339,14 @@ impl Program {
         folder.unwrap().join("cosgate.toml")
     }
 
-    /// What `serve` has said on standard error so far, `dev` on standard output.
-    pub fn said(&self) -> String {
-        self.said.text()
+    /// What `serve` has declared on standard error so far, `dev` on standard output.
+    pub fn printed(&self) -> String {
+        self.printed.text()
     }
 
     /// The address that follows `mark` there.
     pub fn address(&self, mark: &str) -> SocketAddr {
-        self.said.address(mark)
+        self.printed.address(mark)
     }
 
     /// Sends the signal of this name.
@@ -1364,15 +1398,15 @@ pub fn run(command: &str, arguments: &[&str]) {
 }
 
 /// What a program says, read as it comes.
-pub struct Said(Arc<Mutex<String>>);
+pub struct Printed(Arc<Mutex<String>>);
 
-impl Said {
-    pub fn from(mut said: impl std::io::Read + Send + 'static) -> Self {
+impl Printed {
+    pub fn from(mut printed: impl std::io::Read + Send + 'static) -> Self {
         let text = Arc::<Mutex<String>>::default();
         let into = Arc::clone(&text);
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while let Ok(n @ 1..) = said.read(&mut bytes) {
+            while let Ok(n @ 1..) = printed.read(&mut bytes) {
                 into.lock()
                     .unwrap()
                     .push_str(&String::from_utf8_lossy(&bytes[..n]));
@@ -1385,7 +1419,7 @@ impl Said {
         self.0.lock().unwrap().clone()
     }
 
-    /// The address that follows `mark`, once it was said.
+    /// The address that follows `mark`, once it was printed.
     #[track_caller]
     pub fn address(&self, mark: &str) -> SocketAddr {
         let mut found = None;

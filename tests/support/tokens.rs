@@ -120,7 +120,7 @@ impl Provider {
     }
 }
 
-/// What a good token says, with more or other things.
+/// What a good token states, with more or other things.
 pub fn claims(more: &Value) -> Value {
     let now = wall_clock().unix();
     let mut claims = json!({

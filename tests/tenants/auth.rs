@@ -54,20 +54,20 @@ fn accepts_signatures_in_header_and_query() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let put = world.signed("PUT", KEY).body("hello");
-        put.ask().assert_ok();
-        put.clone().payload("UNSIGNED-PAYLOAD").ask().assert_ok();
+        put.fetch().assert_ok();
+        put.clone().payload("UNSIGNED-PAYLOAD").fetch().assert_ok();
         let put = put.presigned(60).body("presigned");
-        put.ask().assert_ok();
+        put.fetch().assert_ok();
         assert_eq!(world.stored("acme/a").as_deref(), Some("presigned"));
         let get = world.signed("GET", KEY);
         for skew in [-14 * MINUTE, 0, 14 * MINUTE] {
             let at = get.clone().at(get.time.plus(skew));
-            assert_eq!(at.ask().assert_ok().text(), "presigned");
-            assert_eq!(at.presigned(WEEK).ask().text(), "presigned");
+            assert_eq!(at.fetch().assert_ok().text(), "presigned");
+            assert_eq!(at.presigned(WEEK).fetch().text(), "presigned");
         }
         let old = get.clone().at(get.time.plus(-i64::from(WEEK) + MINUTE));
-        assert_eq!(old.presigned(WEEK).ask().text(), "presigned");
-        assert_eq!(get.presigned(1).ask().text(), "presigned");
+        assert_eq!(old.presigned(WEEK).fetch().text(), "presigned");
+        assert_eq!(get.presigned(1).fetch().text(), "presigned");
     }
 }
 
@@ -76,14 +76,14 @@ fn distinguishes_wrong_keys_from_wrong_signatures() {
     let world = world();
     let get = world.signed("GET", KEY);
     let nobody = get.clone().signed_by(("NOBODYKEY00000000001", ACME.1));
-    nobody.ask().assert_error(403, "InvalidAccessKeyId");
+    nobody.fetch().assert_error(403, "InvalidAccessKeyId");
     let nobody = nobody.presigned(60);
-    nobody.ask().assert_error(403, "InvalidAccessKeyId");
+    nobody.fetch().assert_error(403, "InvalidAccessKeyId");
     for secret in [GLOBEX.1, "", "x"] {
         let wrong = get.clone().signed_by((ACME.0, secret));
-        wrong.ask().assert_error(403, "SignatureDoesNotMatch");
+        wrong.fetch().assert_error(403, "SignatureDoesNotMatch");
         let wrong = wrong.presigned(60);
-        wrong.ask().assert_error(403, "SignatureDoesNotMatch");
+        wrong.fetch().assert_error(403, "SignatureDoesNotMatch");
     }
     damaged(&get, "Signature=").assert_error(403, "SignatureDoesNotMatch");
     damaged(&get.presigned(60), "X-Amz-Signature=").assert_error(403, "SignatureDoesNotMatch");
@@ -126,16 +126,16 @@ fn rejects_stale_and_future_signatures() {
     let get = world.signed("GET", KEY);
     for skew in [-16 * MINUTE, 16 * MINUTE, -24 * 60 * MINUTE] {
         let at = get.clone().at(get.time.plus(skew));
-        at.ask().assert_error(403, "RequestTimeTooSkewed");
+        at.fetch().assert_error(403, "RequestTimeTooSkewed");
     }
     let expired = get.clone().at(get.time.plus(-2 * MINUTE)).presigned(60);
-    let reply = expired.ask();
+    let reply = expired.fetch();
     reply.assert_error(403, "AccessDenied");
     assert!(reply.text().contains("Request has expired"));
     let early = get.clone().at(get.time.plus(16 * MINUTE)).presigned(60);
-    early.ask().assert_error(403, "AccessDenied");
+    early.fetch().assert_error(403, "AccessDenied");
     for expires in [0, WEEK + 1, u32::MAX] {
-        let reply = get.clone().presigned(expires).ask();
+        let reply = get.clone().presigned(expires).fetch();
         reply.assert_error(400, "AuthorizationQueryParametersError");
     }
     assert_eq!(world.upstream_requests(), 0);
@@ -147,15 +147,16 @@ fn rejects_two_signatures() {
     let get = world.signed("GET", KEY);
     let presigned = get.clone().presigned(60);
     let both = presigned.clone().signed_by(ACME);
-    both.ask().assert_error(400, "InvalidArgument");
+    both.fetch().assert_error(400, "InvalidArgument");
     let head = String::from_utf8(get.bytes()).unwrap();
     let line = head
         .lines()
         .find(|line| line.starts_with("authorization"))
         .unwrap();
-    get.ask_with_line(line).assert_error(400, "InvalidArgument");
+    get.fetch_with_line(line)
+        .assert_error(400, "InvalidArgument");
     presigned
-        .ask_with_line("authorization: Basic eDp5")
+        .fetch_with_line("authorization: Basic eDp5")
         .assert_error(400, "InvalidArgument");
     for line in [
         "authorization: Basic eDp5",
@@ -165,11 +166,11 @@ fn rejects_two_signatures() {
         "authorization: ",
     ] {
         let unsigned = Call::new(world.gateway.addr, "GET", "/photos/public/a");
-        let reply = unsigned.ask_with_line(line);
+        let reply = unsigned.fetch_with_line(line);
         assert_eq!(reply.status, 400, "{line} {}", reply.text());
     }
     let v2 = "/photos/public/a?AWSAccessKeyId=x&Expires=9999999999&Signature=x";
-    let reply = Call::new(world.gateway.addr, "GET", v2).ask();
+    let reply = Call::new(world.gateway.addr, "GET", v2).fetch();
     assert_eq!(reply.status, 400, "{}", reply.text());
     assert_eq!(world.upstream_requests(), 0);
 }
@@ -193,19 +194,21 @@ fn accepts_presigned_urls_of_version_2_only_if_configured() {
     let world = World::edited(|toml| toml.replacen("threads = 1", allowed, 1));
     world.put(KEY, "hello");
     let get = |target: &str| Call::new(world.gateway.addr, "GET", target);
-    let reply = get(&target(KEY, None)).ask();
+    let reply = get(&target(KEY, None)).fetch();
     assert_eq!(reply.assert_ok().text(), "hello");
     assert_eq!(reply.header("content-type"), Some("text/css"));
     let by_host = get(&target("/acme/a", Some("photos")));
-    let by_host = by_host.header("host", "photos.s3.localhost").ask();
+    let by_host = by_host.header("host", "photos.s3.localhost").fetch();
     assert_eq!(by_host.assert_ok().text(), "hello");
     world.emulator.counters().reset();
     let other = target(KEY, None).replacen("acme/a", "acme/b", 1);
-    get(&other).ask().assert_error(403, "SignatureDoesNotMatch");
+    get(&other)
+        .fetch()
+        .assert_error(403, "SignatureDoesNotMatch");
     assert_eq!(world.upstream_requests(), 0);
 
     let world = self::world();
-    let refused = Call::new(world.gateway.addr, "GET", &target(KEY, None)).ask();
+    let refused = Call::new(world.gateway.addr, "GET", &target(KEY, None)).fetch();
     refused.assert_error(400, "InvalidRequest");
     assert!(refused.text().contains("allow_sigv2_presign"));
     assert_eq!(world.upstream_requests(), 0);
@@ -260,7 +263,7 @@ fn rejects_unsigned_headers() {
             "X-AMZ-Tagging: a=b",
             "x-amz-unheard-of: 1",
         ] {
-            let reply = call.ask_with_line(line);
+            let reply = call.fetch_with_line(line);
             assert!(
                 matches!(reply.status, 400 | 403),
                 "{line} {} {}",
@@ -281,15 +284,15 @@ fn rejects_foreign_session_tokens() {
     let world = world();
     let get = || world.signed("GET", KEY);
     let by_header = get().header("x-amz-security-token", "t");
-    by_header.ask().assert_error(400, "InvalidToken");
+    by_header.fetch().assert_error(400, "InvalidToken");
     let by_query = world.signed("GET", &format!("{KEY}?X-Amz-Security-Token=t"));
-    let reply = by_query.presigned(60).ask();
+    let reply = by_query.presigned(60).fetch();
     reply.assert_error(400, "InvalidToken");
-    let native = get().header("x-cos-security-token", "t").ask();
+    let native = get().header("x-cos-security-token", "t").fetch();
     assert_eq!(native.status, 400);
     let unsigned = Call::new(world.gateway.addr, "GET", "/photos/public/a");
     let unsigned = unsigned.header("x-amz-security-token", "t");
-    unsigned.ask().assert_error(400, "InvalidToken");
+    unsigned.fetch().assert_error(400, "InvalidToken");
     assert_eq!(world.upstream_requests(), 0);
 }
 
@@ -300,13 +303,13 @@ fn rejects_a_body_other_than_the_signed_one() {
         let world = World::speaking(signature);
         for size in [0, 1, 5, 64 << 10, 5 << 20] {
             let put = world.signed("PUT", KEY).body(vec![b'x'; size]);
-            let reply = put.payload(&wrong).ask();
+            let reply = put.payload(&wrong).fetch();
             reply.assert_error(400, "XAmzContentSHA256Mismatch");
             assert!(!world.emulator.object_exists(BUCKET, "acme/a"), "{size}");
         }
         world.put(KEY, "before");
         let put = world.signed("PUT", KEY).body(vec![b'x'; 3 << 20]);
-        let reply = put.payload(&wrong).ask();
+        let reply = put.payload(&wrong).fetch();
         reply.assert_error(400, "XAmzContentSHA256Mismatch");
         assert_eq!(world.stored("acme/a").as_deref(), Some("before"));
     }
@@ -316,22 +319,22 @@ fn rejects_a_body_other_than_the_signed_one() {
 fn verifies_the_hash_of_parts_and_documents() {
     let wrong = "0".repeat(64);
     let world = world();
-    let created = world.ask("POST", &format!("{KEY}?uploads"));
+    let created = world.fetch("POST", &format!("{KEY}?uploads"));
     let id = support::element(&created.assert_ok().text(), "UploadId");
     let part = world.signed("PUT", &format!("{KEY}?partNumber=1&uploadId={id}"));
     let part = part.body(vec![b'x'; 2 << 20]).payload(&wrong);
-    part.ask().assert_error(400, "XAmzContentSHA256Mismatch");
-    let parts = world.ask("GET", &format!("{KEY}?uploadId={id}"));
+    part.fetch().assert_error(400, "XAmzContentSHA256Mismatch");
+    let parts = world.fetch("GET", &format!("{KEY}?uploadId={id}"));
     assert_eq!(support::element(&parts.text(), "PartNumber"), "");
     let delete = "<Delete><Object><Key>acme/a</Key></Object></Delete>";
     let delete = world.signed("POST", "/photos?delete").body(delete);
-    let reply = delete.payload(&wrong).ask();
+    let reply = delete.payload(&wrong).fetch();
     reply.assert_error(400, "XAmzContentSHA256Mismatch");
     assert_eq!(world.stored("acme/a").as_deref(), Some("hello"));
-    let get = world.signed("GET", KEY).payload(&wrong).ask();
+    let get = world.signed("GET", KEY).payload(&wrong).fetch();
     get.assert_error(400, "XAmzContentSHA256Mismatch");
     let odd = world.signed("PUT", KEY).body("x").payload("sha256-of-x");
-    odd.ask().assert_error(400, "InvalidArgument");
+    odd.fetch().assert_error(400, "InvalidArgument");
 }
 
 #[test]
@@ -362,7 +365,7 @@ fn serves_anonymous_clients_on_loopback() {
         let port = world.gateway.addr.port();
         let call = |method: &str, target: &str| Call::new(world.gateway.addr, method, target);
         let put = call("PUT", "/photos/public/a").body("hello");
-        put.ask().assert_ok();
+        put.fetch().assert_ok();
         for host in [
             format!("localhost:{port}"),
             "127.0.0.1".to_owned(),
@@ -370,13 +373,15 @@ fn serves_anonymous_clients_on_loopback() {
             format!("s3.localhost:{port}"),
         ] {
             let get = call("GET", "/photos/public/a").header("host", &host);
-            assert_eq!(get.ask().assert_ok().text(), "hello", "{host}");
+            assert_eq!(get.fetch().assert_ok().text(), "hello", "{host}");
         }
         let hosted = call("GET", "/public/a").header("host", "photos.s3.localhost");
-        assert_eq!(hosted.ask().text(), "hello");
+        assert_eq!(hosted.fetch().text(), "hello");
         let hashed = call("PUT", "/photos/public/b").body("hello");
         let hashed = hashed.header("x-amz-content-sha256", &"0".repeat(64));
-        hashed.ask().assert_error(400, "XAmzContentSHA256Mismatch");
+        hashed
+            .fetch()
+            .assert_error(400, "XAmzContentSHA256Mismatch");
         assert!(!world.emulator.object_exists(BUCKET, "public/b"));
 
         world.put(KEY, "private");
@@ -386,10 +391,12 @@ fn serves_anonymous_clients_on_loopback() {
             "/photos/public",
             "/photos/publicity/a",
         ] {
-            call("GET", target).ask().assert_error(403, "AccessDenied");
+            call("GET", target)
+                .fetch()
+                .assert_error(403, "AccessDenied");
         }
         call("GET", "/photos?prefix=acme%2F")
-            .ask()
+            .fetch()
             .assert_error(403, "AccessDenied");
     }
 }
@@ -399,9 +406,9 @@ fn anonymous_clients_cannot_override_response_headers() {
     let world = world();
     let call = |method: &str, target: &str| Call::new(world.gateway.addr, method, target);
     let put = call("PUT", "/photos/public/a").body("<script></script>");
-    put.ask().assert_ok();
+    put.fetch().assert_ok();
     let get = call("GET", "/photos/public/a?response-content-type=text%2Fhtml");
-    get.ask().assert_error(400, "InvalidRequest");
+    get.fetch().assert_error(400, "InvalidRequest");
 }
 
 #[test]
@@ -412,7 +419,7 @@ fn rejects_web_pages_as_anonymous_tenant() {
     let refused = |name: &str, value: &str| {
         for method in ["GET", "PUT", "DELETE"] {
             let call = Call::new(addr, method, "/photos/public/a").header(name, value);
-            call.ask().assert_error(403, "AccessDenied");
+            call.fetch().assert_error(403, "AccessDenied");
         }
     };
     for (name, value) in [
@@ -435,13 +442,13 @@ fn rejects_web_pages_as_anonymous_tenant() {
     let preflight = preflight
         .header("origin", "https://evil.example")
         .header("access-control-request-method", "PUT");
-    let reply = preflight.ask();
+    let reply = preflight.fetch();
     reply.assert_error(403, "AccessForbidden");
     assert_eq!(reply.header("access-control-allow-origin"), None);
     assert_eq!(world.upstream_requests(), 0);
     // The headers of a browser for a page that the user opened directly.
     let direct = Call::new(addr, "GET", "/photos/public/a").header("sec-fetch-site", "none");
-    direct.ask().assert_error(404, "NoSuchKey");
+    direct.fetch().assert_error(404, "NoSuchKey");
 }
 
 #[test]
@@ -450,7 +457,7 @@ fn requires_signatures_without_an_anonymous_tenant() {
     let world = World::edited(|toml| toml.replace("anonymous = true", key));
     for target in ["/", "/photos", "/photos/public/a"] {
         let call = Call::new(world.gateway.addr, "GET", target);
-        call.ask().assert_error(403, "AccessDenied");
+        call.fetch().assert_error(403, "AccessDenied");
     }
     assert_eq!(world.upstream_requests(), 0);
 }

@@ -35,7 +35,7 @@ fn call(addr: SocketAddr, method: &str, path: &str, token: &str) -> Call {
 }
 
 fn send(world: &World, method: &str, path: &str, token: &str) -> Reply {
-    call(world.gateway.addr, method, path, token).ask()
+    call(world.gateway.addr, method, path, token).fetch()
 }
 
 /// Asserts that `token` is refused with this code and a text with `why`, without a request to COS.
@@ -66,7 +66,7 @@ fn accepts_every_algorithm() {
         let token = CORP.token(&header, &claims(&json!({ "sub": algorithm })));
         let path = format!("/photos/users/{algorithm}/k");
         let put = call(world.gateway.addr, "PUT", &path, &token).body("mine");
-        put.ask().assert_ok();
+        put.fetch().assert_ok();
         assert_eq!(
             send(&world, "GET", &path, &token).assert_ok().text(),
             "mine"
@@ -84,7 +84,7 @@ fn accepts_every_algorithm() {
         let log = format!(
             "\"tenant\":\"web/{algorithm}\",\"identity\":\"bearer\",\"subject\":\"{algorithm}\""
         );
-        world.gateway.log.assert_says(&log);
+        world.gateway.log.assert_contains(&log);
         assert!(
             !world.gateway.log.text().contains(&token[..60]),
             "the log has the token"
@@ -101,23 +101,23 @@ fn verifies_declared_hashes_of_bodies() {
     let put = || call(world.gateway.addr, "PUT", "/photos/users/alice/k", &token).body("whole");
     put()
         .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
-        .ask()
+        .fetch()
         .assert_ok();
     let hash = cosgate::encoding::hex::sha256_hex(b"whole");
     put()
         .header("x-amz-content-sha256", &hash)
-        .ask()
+        .fetch()
         .assert_ok();
     let wrong = cosgate::encoding::hex::sha256_hex(b"other");
-    let wrong = put().header("x-amz-content-sha256", &wrong).ask();
+    let wrong = put().header("x-amz-content-sha256", &wrong).fetch();
     wrong.assert_error(400, "XAmzContentSHA256Mismatch");
     let wrong = put()
         .header("content-md5", "XUFAKrxLKna5cZ2REBfFkg==")
-        .ask();
+        .fetch();
     wrong.assert_error(400, "BadDigest");
     let chained = put()
         .header("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
-        .ask();
+        .fetch();
     assert!((400..500).contains(&chained.status), "{chained:?}");
     assert_eq!(world.stored("users/alice/k").as_deref(), Some("whole"));
 }
@@ -127,7 +127,7 @@ fn isolates_subjects() {
     let (world, _folder) = world();
     let (alice, bob) = (CORP.of("alice"), CORP.of("bob"));
     let secret = call(world.gateway.addr, "PUT", "/photos/users/alice/k", &alice);
-    secret.body("secret").ask().assert_ok();
+    secret.body("secret").fetch().assert_ok();
     let before = world.upstream_requests();
     for (method, path) in [
         ("GET", "/photos/users/alice/k"),
@@ -151,10 +151,10 @@ fn isolates_subjects() {
     }
     let copy = call(world.gateway.addr, "PUT", "/photos/users/bob/k", &bob)
         .header("x-amz-copy-source", "/photos/users/alice/k");
-    copy.ask().assert_error(403, "AccessDenied");
+    copy.fetch().assert_error(403, "AccessDenied");
     let delete = call(world.gateway.addr, "POST", "/photos?delete", &bob)
         .body("<Delete><Object><Key>users/alice/k</Key></Object></Delete>");
-    assert_eq!(element(&delete.ask().text(), "Code"), "AccessDenied");
+    assert_eq!(element(&delete.fetch().text(), "Code"), "AccessDenied");
     assert_eq!(world.upstream_requests(), before);
     assert_eq!(world.stored("users/alice/k").as_deref(), Some("secret"));
 }
@@ -170,7 +170,7 @@ fn template_gives_each_subject_its_bucket() {
     let (alice, bob) = (CORP.of("alice"), CORP.of("bob"));
     for (token, subject) in [(&alice, "alice"), (&bob, "bob")] {
         let put = call(world.gateway.addr, "PUT", "/photos/k", token);
-        put.body(subject).ask().assert_ok();
+        put.body(subject).fetch().assert_ok();
         let real = format!("users/{subject}/k");
         assert_eq!(world.stored(&real).as_deref(), Some(subject));
     }
@@ -213,7 +213,7 @@ fn limits_subjects_across_tokens() {
     let bob = CORP.of("bob");
     send(&world, "GET", "/photos?location", &bob).assert_ok();
     let large = call(world.gateway.addr, "PUT", "/photos/users/bob/k", &bob);
-    let large = large.body("x".repeat(1025)).ask();
+    let large = large.body("x".repeat(1025)).fetch();
     large.assert_error(400, "EntityTooLarge");
     let metric = "cosgate_limited_requests_total";
     assert!(world.gateway.metric(metric, "rate") >= 4);
@@ -246,7 +246,7 @@ fn template_limits_addresses_of_its_subjects() {
     reply.assert_error(403, "AccessDenied");
     assert!(reply.text().contains("<Message>Access Denied.</Message>"));
     let log = "127.0.0.1 is not in allowed_ips of the tenant web/alice";
-    world.gateway.log.assert_says(log);
+    world.gateway.log.assert_contains(log);
     assert_eq!(world.upstream_requests(), before);
     // The tenant that a token names has its own rules.
     let robot = CORP.with(&json!({ "cosgate_tenant": "robots" }));
@@ -263,7 +263,7 @@ fn listing_without_a_prefix_shows_only_own_keys() {
     for subject in ["alice", "bob"] {
         let path = format!("/photos/users/{subject}/k");
         let put = call(world.gateway.addr, "PUT", &path, &CORP.of(subject));
-        put.body("x").ask().assert_ok();
+        put.body("x").fetch().assert_ok();
     }
     let list = send(&world, "GET", "/photos?list-type=2", &CORP.of("alice"));
     let text = list.assert_ok().text();
@@ -336,7 +336,7 @@ fn accepted_subjects_work_at_cosgate_and_cos() {
         let token = CORP.of(subject);
         let key = format!("/photos/users/{path}/k");
         let put = call(world.gateway.addr, "PUT", &key, &token).body("mine");
-        put.ask().assert_ok();
+        put.fetch().assert_ok();
         assert_eq!(
             world.stored(&format!("users/{subject}/k")).as_deref(),
             Some("mine")
@@ -437,21 +437,21 @@ fn rejects_two_kinds_of_credentials() {
     let token = CORP.of("alice");
     let presigned = world.signed("GET", "/photos/acme/k").presigned(60);
     let both = presigned.header("authorization", &format!("Bearer {token}"));
-    both.ask().assert_error(400, "InvalidArgument");
+    both.fetch().assert_error(400, "InvalidArgument");
     let signed = world.signed("GET", "/photos/acme/k");
-    let both = signed.ask_with_line(&format!("authorization: Bearer {token}"));
+    let both = signed.fetch_with_line(&format!("authorization: Bearer {token}"));
     both.assert_error(400, "InvalidArgument");
     let twice = call(world.gateway.addr, "GET", "/photos/users/alice/k", &token);
     let twice = twice.header("authorization", &format!("Bearer {token}"));
-    twice.ask().assert_error(400, "InvalidArgument");
+    twice.fetch().assert_error(400, "InvalidArgument");
     let session = call(world.gateway.addr, "GET", "/photos/users/alice/k", &token);
     let session = session.header("x-amz-security-token", "x");
-    session.ask().assert_error(400, "InvalidToken");
+    session.fetch().assert_error(400, "InvalidToken");
     // An invalid token does not make its bearer the anonymous tenant.
     send(&world, "GET", "/photos/public/k", "x").assert_error(400, "InvalidToken");
     let lower = Call::new(world.gateway.addr, "GET", "/photos/users/alice/none");
     let lower = lower.header("authorization", &format!("bEARER {token}"));
-    lower.ask().assert_error(404, "NoSuchKey");
+    lower.fetch().assert_error(404, "NoSuchKey");
 }
 
 #[test]
@@ -468,11 +468,11 @@ fn claim_selects_a_tenant_of_the_identity() {
     let named = |name: Value| CORP.with(&json!({ "cosgate_tenant": name }));
     let robots = named("robots".into());
     let put = call(world.gateway.addr, "PUT", "/photos/robots/k", &robots);
-    put.body("beep").ask().assert_ok();
+    put.body("beep").fetch().assert_ok();
     world
         .gateway
         .log
-        .assert_says("\"tenant\":\"robots\",\"identity\":\"bearer\",\"subject\":\"alice\"");
+        .assert_contains("\"tenant\":\"robots\",\"identity\":\"bearer\",\"subject\":\"alice\"");
     send(&world, "GET", "/photos/users/alice/k", &robots).assert_error(403, "AccessDenied");
     // acme does not accept this identity. A claim that is present is never ignored.
     for name in [
@@ -520,12 +520,12 @@ struct KeyServer {
 impl KeyServer {
     fn new() -> Self {
         let response = Arc::new(Mutex::new(None::<String>));
-        let said = Arc::clone(&response);
+        let shown = Arc::clone(&response);
         let serve: Act = act(move |peer| {
             if peer.head().is_some() {
-                let response = said.lock().unwrap().clone();
+                let response = shown.lock().unwrap().clone();
                 if let Some(response) = response {
-                    peer.say(&response);
+                    peer.respond(&response);
                 }
             }
         });
@@ -535,7 +535,7 @@ impl KeyServer {
         }
     }
 
-    fn says(&self, status: u16, body: &str) {
+    fn respond_with(&self, status: u16, body: &str) {
         let response = format!(
             "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
@@ -556,7 +556,7 @@ impl KeyServer {
 #[test]
 fn fetches_keys_from_a_url_once() {
     let server = KeyServer::new();
-    server.says(200, &CORP.jwks("1"));
+    server.respond_with(200, &CORP.jwks("1"));
     let world = server.world();
     let all: Vec<_> = (0..8)
         .map(|n| {
@@ -586,12 +586,12 @@ fn fetches_keys_from_a_url_once() {
 #[test]
 fn fetches_a_new_key_that_a_token_names() {
     let server = KeyServer::new();
-    server.says(200, &CORP.jwks("1"));
+    server.respond_with(200, &CORP.jwks("1"));
     let world = server.world();
     let status = |token: &str| send(&world, "GET", "/photos/users/alice/none", token).status;
     assert_eq!(status(&CORP.of("alice")), 404);
     let rotated = Instant::now();
-    server.says(200, &STRANGER.jwks("2"));
+    server.respond_with(200, &STRANGER.jwks("2"));
     let new = STRANGER.token(&json!({ "alg": "RS256", "kid": "r2" }), &claims(&json!({})));
     eventually("the new key is found", || status(&new) == 404);
     assert!(rotated.elapsed() < Duration::from_secs(15));
@@ -612,13 +612,13 @@ fn keeps_known_keys_while_the_url_fails() {
         ),
     ] {
         let server = KeyServer::new();
-        server.says(200, &CORP.jwks("1"));
+        server.respond_with(200, &CORP.jwks("1"));
         let jwks = format!("http://{}/keys.json", server.script.addr);
         let toml = identity_with(&jwks).replacen("jwks =", "refresh = \"10s\"\njwks =", 1);
         let world = World::with(&toml);
         let send = |token: &str| send(&world, "GET", "/photos/users/alice/none", token).status;
         assert_eq!(send(&CORP.of("alice")), 404);
-        server.says(status, &body);
+        server.respond_with(status, &body);
         let new = STRANGER.token(&json!({ "alg": "ES256", "kid": "e2" }), &claims(&json!({})));
         assert_eq!(send(&new), 400);
         assert_eq!(send(&CORP.of("bob")), 403, "bob has another folder");
@@ -650,7 +650,7 @@ fn readyz(world: &World) -> (u16, String) {
 #[test]
 fn provider_outage_affects_only_its_callers() {
     let server = KeyServer::new();
-    server.says(500, "{}");
+    server.respond_with(500, "{}");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("second.json");
     std::fs::write(&file, CORP.jwks("1")).unwrap();
@@ -727,8 +727,8 @@ fn provider_outage_affects_only_its_callers() {
     world
         .gateway
         .log
-        .assert_says("identities.corp: its keys have not been read since the start");
-    server.says(200, &CORP.jwks("1"));
+        .assert_contains("identities.corp: its keys have not been read since the start");
+    server.respond_with(200, &CORP.jwks("1"));
     eventually("the provider is back", || {
         send(&world, "GET", "/photos/users/alice/k", &CORP.of("alice")).status == 404
     });
@@ -739,14 +739,14 @@ fn provider_outage_affects_only_its_callers() {
 #[test]
 fn expires_keys_of_an_unreachable_provider() {
     let server = KeyServer::new();
-    server.says(200, &CORP.jwks("1"));
+    server.respond_with(200, &CORP.jwks("1"));
     let jwks = format!("http://{}/keys.json", server.script.addr);
     let keys = "refresh = \"10s\"\nmax_key_age = \"20s\"\njwks =";
     let world = World::with(&identity_with(&jwks).replacen("jwks =", keys, 1));
     let path = "/photos/users/alice/none";
     let (known, started) = (CORP.of("alice"), Instant::now());
     send(&world, "GET", path, &known).assert_error(404, "NoSuchKey");
-    server.says(500, "{}");
+    server.respond_with(500, "{}");
     let mut good = 0;
     loop {
         let reply = send(&world, "GET", path, &known);
@@ -769,7 +769,7 @@ fn expires_keys_of_an_unreachable_provider() {
             .1
             .starts_with("ok\nidentity corp: keys not read for 2")
     );
-    server.says(200, &CORP.jwks("1"));
+    server.respond_with(200, &CORP.jwks("1"));
     eventually("the same keys are read again", || {
         send(&world, "GET", path, &known).status == 404
     });
@@ -822,7 +822,7 @@ fn flood_of_subjects_evicts_no_other_keys() {
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), calls);
     assert!(world.gateway.shared.credentials().scopes().0 <= 20);
     // A tenant of the configuration is not in this table.
-    assert_eq!(world.ask("GET", "/photos/acme/none").status, 404);
+    assert_eq!(world.fetch("GET", "/photos/acme/none").status, 404);
 }
 
 #[test]
@@ -846,7 +846,7 @@ fn rejects_tokens_over_remote_plain_http() {
             "/photos/users/alice/none",
             &CORP.of("alice"),
         )
-        .ask();
+        .fetch();
         reply.assert_error(status, code);
     }
 }

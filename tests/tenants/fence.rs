@@ -19,7 +19,7 @@ fn world_in(signature: &str) -> World {
     let world = World::speaking(signature);
     world.put("/photos/acme/a", "acme's");
     let put = globex(&world, "PUT", "/photos/globex/secret");
-    put.body("globex's").ask().assert_ok();
+    put.body("globex's").fetch().assert_ok();
     world.emulator.counters().reset();
     world
 }
@@ -86,14 +86,14 @@ fn a1_rejects_dot_segments_in_every_encoding() {
             let target = format!("/photos/{path}");
             let reply = raw(&world, method, &target);
             assert_refused(&reply, 400, "InvalidURI", path);
-            let reply = world.signed(method, &target).ask();
+            let reply = world.signed(method, &target).fetch();
             assert_refused(&reply, 400, "InvalidURI", path);
         }
     }
     // Parameters of other operations are part of the key here.
-    let reply = world.ask("GET", "/photos/globex;/../secret");
+    let reply = world.fetch("GET", "/photos/globex;/../secret");
     assert_refused(&reply, 400, "InvalidURI", ";");
-    let reply = world.ask("GET", "/photos/acme;x=/a");
+    let reply = world.fetch("GET", "/photos/acme;x=/a");
     assert_refused(&reply, 403, "AccessDenied", ";");
     assert_untouched(&world);
 }
@@ -134,7 +134,7 @@ fn a2_rejects_keys_that_cos_refuses() {
     assert_untouched(&world);
     let longest = format!("/photos/acme/{}", "x".repeat(845));
     world.put(&longest, "fits");
-    assert_eq!(world.ask("GET", &longest).text(), "fits");
+    assert_eq!(world.fetch("GET", &longest).text(), "fits");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a2_rejects_control_characters_in_parameters() {
         ] {
             for control in ["%00", "%01", "%09", "%0a", "%0D", "%1b", "%1F", "%7f"] {
                 let target = format!("/photos?{parameter}=acme/{control}a");
-                let reply = world.ask("GET", &target);
+                let reply = world.fetch("GET", &target);
                 assert_refused(&reply, 400, "InvalidArgument", &target);
             }
         }
@@ -170,7 +170,7 @@ fn a2_rejects_control_characters_in_parameters() {
             "%0Aresponse-expires",
         ] {
             let target = format!("/photos/acme/k?{parameter}=a%0d%0ax-evil:%20b");
-            let reply = world.ask("GET", &target);
+            let reply = world.fetch("GET", &target);
             assert_refused(&reply, 400, "InvalidArgument", &target);
         }
         let copy = world.signed("PUT", "/photos/acme/copy");
@@ -180,7 +180,7 @@ fn a2_rejects_control_characters_in_parameters() {
             ("photos/acme/k?versionId=%0A", "InvalidArgument"),
             ("photos/acme/k?versionId=a%7F", "InvalidArgument"),
         ] {
-            let reply = copy.clone().header("x-amz-copy-source", source).ask();
+            let reply = copy.clone().header("x-amz-copy-source", source).fetch();
             assert_refused(&reply, 400, code, source);
         }
         assert_untouched(&world);
@@ -194,9 +194,9 @@ fn a11_ignores_letter_case_of_the_host() {
         let call = world.signed(method, "/acme/Case").header("host", host);
         call.body(if method == "PUT" { "x" } else { "" })
     };
-    call("PUT", "PHOTOS.S3.LocalHost:9000").ask().assert_ok();
+    call("PUT", "PHOTOS.S3.LocalHost:9000").fetch().assert_ok();
     for host in ["photos.s3.localhost", "Photos.s3.localhost:80"] {
-        assert_eq!(call("GET", host).ask().assert_ok().text(), "x", "{host}");
+        assert_eq!(call("GET", host).fetch().assert_ok().text(), "x", "{host}");
     }
     assert_eq!(world.stored("acme/Case").as_deref(), Some("x"));
     let sent = call("GET", "Photos.s3.localhost").bytes();
@@ -230,7 +230,7 @@ fn a3_compares_prefixes_by_bytes() {
             } else {
                 403
             };
-            assert_eq!(call.ask().status, refused, "{method} {path}");
+            assert_eq!(call.fetch().status, refused, "{method} {path}");
         }
     }
     assert_untouched(&world);
@@ -241,7 +241,7 @@ fn a3_compares_prefixes_by_bytes() {
 fn a3_folder_name_reveals_no_object() {
     let world = world();
     let observed = || {
-        let reply = world.signed("HEAD", "/photos/acme").ask();
+        let reply = world.signed("HEAD", "/photos/acme").fetch();
         (
             reply.status,
             reply.header("content-length").map(str::to_string),
@@ -257,7 +257,7 @@ fn a3_folder_name_reveals_no_object() {
 
     assert_eq!(without.0, 404);
     for method in ["GET", "PUT", "DELETE"] {
-        let reply = world.signed(method, "/photos/acme").ask();
+        let reply = world.signed(method, "/photos/acme").fetch();
         assert_refused(&reply, 403, "AccessDenied", method);
     }
     assert_eq!(world.stored("acme").as_deref(), Some("somebody's"));
@@ -276,7 +276,7 @@ fn a4_limits_listings_to_the_prefix() {
             "prefix=g&delimiter=%2F",
             "prefix=globex%2F&delimiter=%2F&encoding-type=url",
         ] {
-            let reply = world.ask("GET", &format!("/photos?{form}{query}"));
+            let reply = world.fetch("GET", &format!("/photos?{form}{query}"));
             assert_refused(&reply, 403, "AccessDenied", &format!("{form}{query}"));
         }
         for query in [
@@ -288,7 +288,7 @@ fn a4_limits_listings_to_the_prefix() {
             "prefix[]=acme%2F",
             "prefix=acme%2F&acl",
         ] {
-            let reply = world.ask("GET", &format!("/photos?{form}{query}"));
+            let reply = world.fetch("GET", &format!("/photos?{form}{query}"));
             assert!(matches!(reply.status, 400 | 403 | 501), "{form}{query}");
         }
     }
@@ -313,7 +313,7 @@ fn a4_listing_of_an_ancestor_shows_only_own_keys() {
                 "delimiter=e",
                 marker,
             ] {
-                let reply = world.ask("GET", &format!("/photos?{form}{query}"));
+                let reply = world.fetch("GET", &format!("/photos?{form}{query}"));
                 let text = reply.assert_ok().text();
                 assert!(!text.contains("secret"), "{form}{query}: {text}");
                 let keys = support::elements(&text, "Key");
@@ -322,7 +322,7 @@ fn a4_listing_of_an_ancestor_shows_only_own_keys() {
             world.emulator.counters().reset();
             for query in ["", "prefix=acme&", max] {
                 let target = format!("/photos?{form}{query}&delimiter=%2F").replace("&&", "&");
-                let reply = world.ask("GET", &target);
+                let reply = world.fetch("GET", &target);
                 let text = reply.assert_ok().text();
                 assert_eq!(
                     support::elements(&text, "CommonPrefixes"),
@@ -351,11 +351,11 @@ fn a4_markers_cannot_leave_the_prefix() {
             "uploads&prefix=acme%2F&key-marker=a",
             "prefix=acme%2F&delimiter=e",
         ] {
-            let reply = world.ask("GET", &format!("/photos?{query}"));
+            let reply = world.fetch("GET", &format!("/photos?{query}"));
             assert!(!reply.assert_ok().text().contains("secret"), "{query}");
         }
         // A prefix with `..` is plain text for COS, and must find nothing.
-        let reply = world.ask("GET", "/photos?prefix=acme%2F..%2Fglobex%2F");
+        let reply = world.fetch("GET", "/photos?prefix=acme%2F..%2Fglobex%2F");
         assert!(!reply.text().contains("secret"), "{}", reply.text());
     }
 }
@@ -363,7 +363,7 @@ fn a4_markers_cannot_leave_the_prefix() {
 #[test]
 fn a5_copies_only_from_own_prefixes() {
     let world = world();
-    let created = world.ask("POST", "/photos/acme/b?uploads");
+    let created = world.fetch("POST", "/photos/acme/b?uploads");
     let id = element(&created.assert_ok().text(), "UploadId");
     world.emulator.counters().reset();
     let part = format!("/photos/acme/b?partNumber=1&uploadId={id}");
@@ -414,16 +414,18 @@ fn a5_copies_only_from_own_prefixes() {
         let twice = world.signed("PUT", target);
         let twice = twice.header("x-amz-copy-source", "/photos/acme/a");
         let twice = twice.header("x-amz-copy-source", "/photos/globex/secret");
-        assert_refused(&twice.ask(), 400, "InvalidArgument", "twice");
+        assert_refused(&twice.fetch(), 400, "InvalidArgument", "twice");
         let native = world.signed("PUT", target);
         let native = native.header(
             "x-cos-copy-source",
             "shared-1250000000.cos.ap-guangzhou.myqcloud.com/globex/secret",
         );
-        assert_refused(&native.ask(), 400, "InvalidArgument", "x-cos-copy-source");
+        assert_refused(&native.fetch(), 400, "InvalidArgument", "x-cos-copy-source");
     }
     let outward = world.signed("PUT", "/photos/globex/secret");
-    let outward = outward.header("x-amz-copy-source", "/photos/acme/a").ask();
+    let outward = outward
+        .header("x-amz-copy-source", "/photos/acme/a")
+        .fetch();
     assert_refused(&outward, 403, "AccessDenied", "outward");
     assert_untouched(&world);
 }
@@ -442,7 +444,7 @@ fn a6_multi_delete_reaches_only_own_keys() {
             "",
         ] {
             let body = format!("<Delete><Object><Key>{key}</Key></Object></Delete>");
-            let reply = world.signed("POST", "/photos?delete").body(body).ask();
+            let reply = world.signed("POST", "/photos?delete").body(body).fetch();
             if reply.status == 200 {
                 assert_eq!(element(&reply.text(), "Code"), "AccessDenied", "{key}");
             } else {
@@ -457,7 +459,7 @@ fn a6_multi_delete_reaches_only_own_keys() {
             "<!DOCTYPE x [<!ENTITY e 'globex'>]><Delete><Object><Key>&e;/secret</Key></Object></Delete>",
         ] {
             let call = world.signed("POST", "/photos?delete").body(body);
-            let reply = call.ask();
+            let reply = call.fetch();
             let refused = reply.status == 400
                 || element(&element(&reply.text(), "Error"), "Code") == "AccessDenied"
                 || !reply.text().contains("globex");
@@ -483,7 +485,7 @@ fn a7_rejects_data_processing() {
     ] {
         for method in ["GET", "POST", "PUT"] {
             let target = format!("/photos/acme/a?{query}");
-            let reply = world.signed(method, &target).ask();
+            let reply = world.signed(method, &target).fetch();
             assert!(
                 matches!(reply.status, 400 | 403 | 405 | 501),
                 "{method} {query} {}",
@@ -498,7 +500,7 @@ fn a7_rejects_data_processing() {
         "x-image-process",
     ] {
         let put = world.signed("PUT", "/photos/acme/a").header(name, "{}");
-        assert_refused(&put.body("x").ask(), 400, "InvalidArgument", name);
+        assert_refused(&put.body("x").fetch(), 400, "InvalidArgument", name);
     }
     assert_untouched(&world);
 }
@@ -523,7 +525,7 @@ fn a8_forwards_no_unknown_parameters() {
             let call = world
                 .signed(method, target)
                 .body(if method == "PUT" { "b" } else { "" });
-            let reply = call.ask();
+            let reply = call.fetch();
             assert!(
                 matches!(reply.status, 200 | 204),
                 "{method} {target}: {}",
@@ -567,7 +569,7 @@ fn a8_forwards_no_unknown_parameters() {
         "uploadid=u&partNumber=1",
     ] {
         for method in ["PUT", "DELETE"] {
-            let reply = world.ask(method, &format!("/photos/acme/a?{query}"));
+            let reply = world.fetch(method, &format!("/photos/acme/a?{query}"));
             assert_refused(&reply, 400, "InvalidArgument", query);
         }
     }
@@ -598,7 +600,7 @@ fn a8_denies_sub_resources_of_a_bucket() {
         "website",
     ] {
         for method in ["DELETE", "GET", "PUT"] {
-            let reply = world.ask(method, &format!("/photos?{name}"));
+            let reply = world.fetch(method, &format!("/photos?{name}"));
             let (status, code) = match name {
                 "domain" | "origin" | "referer" => (403, "AccessDenied"),
                 // cosgate responds as S3 does for a bucket without this configuration.
@@ -626,7 +628,7 @@ fn a8_denies_sub_resources_of_a_bucket() {
         }
     }
     assert_refused(
-        &world.ask("DELETE", "/photos"),
+        &world.fetch("DELETE", "/photos"),
         403,
         "AccessDenied",
         "delete",
@@ -642,12 +644,12 @@ fn a9_authorizes_a_form_by_its_signature_and_key() {
         --b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nx\r\n--b--\r\n";
     let post = world.signed("POST", "/photos").body(form);
     let post = post.header("content-type", "multipart/form-data; boundary=b");
-    assert_refused(&post.ask(), 400, "InvalidArgument", "signed head");
+    assert_refused(&post.fetch(), 400, "InvalidArgument", "signed head");
     let post = post.unsigned();
-    assert_refused(&post.ask(), 403, "AccessDenied", "unsigned form");
+    assert_refused(&post.fetch(), 403, "AccessDenied", "unsigned form");
     let post = Call::new(world.gateway.addr, "POST", "/photos/globex/x").body(form);
     let post = post.header("content-type", "multipart/form-data; boundary=b");
-    assert_refused(&post.ask(), 405, "MethodNotAllowed", "form to a key");
+    assert_refused(&post.fetch(), 405, "MethodNotAllowed", "form to a key");
     assert_untouched(&world);
 }
 
@@ -655,7 +657,7 @@ fn a9_authorizes_a_form_by_its_signature_and_key() {
 fn a10_protects_uploads_of_other_tenants() {
     for signature in SIGNATURES {
         let world = world_in(signature);
-        let created = globex(&world, "POST", "/photos/globex/up?uploads").ask();
+        let created = globex(&world, "POST", "/photos/globex/up?uploads").fetch();
         let id = element(&created.assert_ok().text(), "UploadId");
         world.emulator.counters().reset();
         let target = |key: &str, more: &str| format!("/photos/{key}?uploadId={id}{more}");
@@ -673,16 +675,16 @@ fn a10_protects_uploads_of_other_tenants() {
             ]
         };
         for call in calls("globex/up") {
-            assert_refused(&call.ask(), 403, "AccessDenied", &call.method);
+            assert_refused(&call.fetch(), 403, "AccessDenied", &call.method);
         }
         assert_untouched(&world);
         // Under a key of the caller, the upload does not exist.
         for call in calls("acme/up") {
-            assert_refused(&call.ask(), 404, "NoSuchUpload", &call.method);
+            assert_refused(&call.fetch(), 404, "NoSuchUpload", &call.method);
         }
-        let uploads = world.ask("GET", "/photos?uploads&prefix=acme%2F");
+        let uploads = world.fetch("GET", "/photos?uploads&prefix=acme%2F");
         assert!(!uploads.assert_ok().text().contains(&id));
-        let still = globex(&world, "GET", &target("globex/up", "")).ask();
+        let still = globex(&world, "GET", &target("globex/up", "")).fetch();
         still.assert_ok();
     }
 }
@@ -691,7 +693,7 @@ fn a10_protects_uploads_of_other_tenants() {
 fn a11_rejects_ambiguous_buckets() {
     let world = world();
     let port = world.gateway.addr.port();
-    let get = |host: &str, target: &str| world.signed("GET", target).header("host", host).ask();
+    let get = |host: &str, target: &str| world.signed("GET", target).header("host", host).fetch();
     // The bucket of the Host wins, and the whole path is the key.
     let reply = get("other.s3.localhost", "/photos/acme/a");
     assert_refused(&reply, 403, "AccessDenied", "two buckets");
@@ -711,7 +713,7 @@ fn a11_rejects_ambiguous_buckets() {
         assert_refused(&reply, 400, "InvalidRequest", host);
     }
     let call = world.signed("GET", "/photos/acme/a");
-    let reply = call.ask_with_line("host: evil.example");
+    let reply = call.fetch_with_line("host: evil.example");
     assert_refused(&reply, 400, "InvalidRequest", "two hosts");
     let none = "GET /photos/acme/a HTTP/1.1\r\n\r\n";
     let reply = exchange(world.gateway.addr, "GET", none.as_bytes());
@@ -725,7 +727,7 @@ fn a11_rejects_ambiguous_buckets() {
         "ph%6ftos",
         "photos%2F",
     ] {
-        let reply = world.ask("GET", &format!("/{bucket}/acme/a"));
+        let reply = world.fetch("GET", &format!("/{bucket}/acme/a"));
         assert_refused(&reply, 400, "InvalidBucketName", bucket);
     }
     assert_untouched(&world);
@@ -758,13 +760,13 @@ fn a12_extra_permissions_need_their_own_grant() {
                 .signed("PUT", "/photos/acme/b")
                 .header("x-amz-copy-source", "/photos/acme/a"),
         ] {
-            let reply = call.header(name, value).ask();
+            let reply = call.header(name, value).fetch();
             assert_eq!(reply.status, status, "{name}: {}", reply.text());
         }
     }
     for query in ["acl", "tagging&versionId=1&acl", "retention", "legal-hold"] {
         let target = format!("/photos/acme/a?{query}");
-        let reply = world.signed("PUT", &target).body("x").ask();
+        let reply = world.signed("PUT", &target).body("x").fetch();
         assert!(matches!(reply.status, 400 | 403 | 501), "{query}");
     }
     assert_untouched(&world);
@@ -808,14 +810,14 @@ fn isolates_tenants_of_one_bucket() {
                 let call = call.signed_by(key);
                 let by_query = call.clone().presigned(60);
                 for call in [call.clone(), by_query, call.unsigned()] {
-                    let reply = call.ask();
+                    let reply = call.fetch();
                     assert_eq!(reply.status, 403, "{method} {target}: {}", reply.text());
                 }
             }
             for form in ["", "list-type=2&", "versions&", "uploads&"] {
                 let target = format!("/photos?{form}prefix={folder}%2F");
                 let list = Call::new(world.gateway.addr, "GET", &target).signed_by(key);
-                assert_refused(&list.ask(), 403, "AccessDenied", &target);
+                assert_refused(&list.fetch(), 403, "AccessDenied", &target);
             }
         }
         assert_untouched(&world);
@@ -831,9 +833,9 @@ fn a4_rejects_foreign_and_forged_tokens() {
     for name in ["a", "b", "c"] {
         world.put(&format!("/photos/acme/{name}"), "x");
         let theirs = globex("PUT", &format!("/photos/globex/{name}"));
-        theirs.body("x").ask().assert_ok();
+        theirs.body("x").fetch().assert_ok();
     }
-    let first = globex("GET", "/photos?list-type=2&prefix=globex/&max-keys=1").ask();
+    let first = globex("GET", "/photos?list-type=2&prefix=globex/&max-keys=1").fetch();
     let token = element(&first.assert_ok().text(), "NextContinuationToken");
     assert!(!token.is_empty());
     let mut theirs = String::new();
@@ -846,15 +848,17 @@ fn a4_rejects_foreign_and_forged_tokens() {
     };
     for token in [theirs, encoded("globex/a"), encoded("a"), encoded("")] {
         let target = format!("/photos?list-type=2&prefix=acme/&continuation-token={token}");
-        let reply = world.ask("GET", &target);
+        let reply = world.fetch("GET", &target);
         if reply.status == 200 {
             let keys = support::elements(&reply.text(), "Key");
             assert!(keys.iter().all(|key| key.starts_with("acme/")), "{keys:?}");
         }
         let target = format!("/photos?list-type=2&prefix=globex/&continuation-token={token}");
-        world.ask("GET", &target).assert_error(403, "AccessDenied");
+        world
+            .fetch("GET", &target)
+            .assert_error(403, "AccessDenied");
         let target = format!("/photos?list-type=2&continuation-token={token}");
-        let reply = world.ask("GET", &target);
+        let reply = world.fetch("GET", &target);
         let keys = support::elements(&reply.text(), "Key");
         assert!(keys.iter().all(|key| key.starts_with("acme/")), "{keys:?}");
     }
@@ -1132,11 +1136,11 @@ fn a12_expected_bucket_owner_is_the_tenant() {
                     source => call.header("x-amz-copy-source", source),
                 };
                 let what = format!("{name} {method} {target}");
-                let own = call.clone().header(name, "acme").ask();
+                let own = call.clone().header(name, "acme").fetch();
                 assert!(matches!(own.status, 200 | 204), "{what}: {}", own.status);
                 let count = world.upstream_requests();
                 for other in ["globex", "123456789012", "ACME"] {
-                    let reply = call.clone().header(name, other).ask();
+                    let reply = call.clone().header(name, other).fetch();
                     assert_eq!(reply.status, 403, "{what}");
                 }
                 assert_eq!(world.upstream_requests(), count, "{what}");
@@ -1180,7 +1184,7 @@ fn e7_forwards_no_connection_headers() {
         for (name, value) in ours {
             get = get.header(name, value);
         }
-        assert_eq!(get.ask().assert_ok().text(), "acme's");
+        assert_eq!(get.fetch().assert_ok().text(), "acme's");
         let heads = world.emulator.counters().heads();
         let [head] = heads.as_slice() else {
             panic!("one request: {heads:?}")
@@ -1206,7 +1210,7 @@ fn e7_forwards_no_connection_headers() {
 fn responses_and_logs_contain_no_keys() {
     for signature in SIGNATURES {
         let world = world_in(signature);
-        let mut said = String::new();
+        let mut shown = String::new();
         for (method, target) in [
             ("GET", "/photos/acme/a"),
             ("GET", "/photos/acme/absent"),
@@ -1216,13 +1220,13 @@ fn responses_and_logs_contain_no_keys() {
             ("GET", "/photos/globex/secret"),
             ("DELETE", "/photos/acme/a?uploadId=1"),
         ] {
-            let reply = world.ask(method, target);
-            said.push_str(&format!("{:?} {}", reply.headers, reply.text()));
+            let reply = world.fetch(method, target);
+            shown.push_str(&format!("{:?} {}", reply.headers, reply.text()));
         }
         world.emulator.revoke_all_keys();
-        let reply = world.ask("GET", "/photos/acme/a");
-        said.push_str(&format!("{:?} {}", reply.assert_ok().headers, reply.text()));
-        said.push_str(&world.gateway.log.text());
+        let reply = world.fetch("GET", "/photos/acme/a");
+        shown.push_str(&format!("{:?} {}", reply.assert_ok().headers, reply.text()));
+        shown.push_str(&world.gateway.log.text());
         let heads = world.emulator.counters().heads();
         let mut secrets = world.emulator.issued_keys();
         for (name, value) in heads.iter().flat_map(|head| &head.headers) {
@@ -1236,7 +1240,7 @@ fn responses_and_logs_contain_no_keys() {
         secrets.extend([ACME.1.to_owned(), GLOBEX.1.to_owned(), BUCKET.to_owned()]);
         assert!(secrets.len() > 10);
         for secret in secrets {
-            assert!(!said.contains(&secret), "{secret}");
+            assert!(!shown.contains(&secret), "{secret}");
         }
     }
 }
@@ -1258,14 +1262,19 @@ fn b8_presigned_url_is_valid_for_its_method_only() {
     let with_body = get.clone().body("x").send();
     assert_eq!(with_body.status, 400, "{}", with_body.text());
     assert_untouched(&world);
-    assert_eq!(get.ask().text(), "acme's");
+    assert_eq!(get.fetch().text(), "acme's");
 
     // If the configuration does not contain the key any more, its URLs are refused.
     let other = World::edited(|toml| toml.replace(ACME.0, "ACMEKEY0000000000002"));
     let elsewhere = other.gateway.addr.to_string();
     let get = Call::new(other.gateway.addr, "GET", "/photos/acme/a");
     let gone = get.signed_by(ACME).header("host", &elsewhere).presigned(60);
-    assert_refused(&gone.ask(), 403, "InvalidAccessKeyId", "a key that is gone");
+    assert_refused(
+        &gone.fetch(),
+        403,
+        "InvalidAccessKeyId",
+        "a key that is gone",
+    );
 }
 
 #[test]
@@ -1285,7 +1294,7 @@ fn d7_client_listener_has_no_other_pages() {
             reply.status
         );
         assert!(!reply.text().contains("cosgate_"), "{page}");
-        let reply = world.ask("GET", page);
+        let reply = world.fetch("GET", page);
         assert!(
             matches!(reply.status, 400 | 403 | 404),
             "{page}: {}",
@@ -1303,7 +1312,7 @@ fn d7_attachment_grant_adds_content_disposition() {
         while let Some(head) = peer.head() {
             let no_key = cos_error(404, "NoSuchKey", "no");
             let disposed = |of: &str| format!("HTTP/1.1 200 OK\r\n{PAGE}{of}\r\nok");
-            peer.say(
+            peer.respond(
                 &match head.split(['/', ' ', '?']).find(|part| part.len() == 1) {
                     Some("a") => {
                         disposed("Content-Disposition: attachment; filename=\"a.txt\"\r\n")
@@ -1389,7 +1398,7 @@ fn e10_authenticates_each_request_of_a_connection() {
 fn e11_forwards_only_listed_response_headers() {
     let poisoned = act(|peer| {
         while peer.head().is_some() {
-            peer.say(concat!(
+            peer.respond(concat!(
                 "HTTP/1.1 200 OK\r\ncontent-length: 2\r\netag: \"x\"\r\nset-cookie: a=b\r\n",
                 "location: http://evil.example/\r\nrefresh: 0;url=http://evil.example/\r\n",
                 "access-control-allow-origin: *\r\nstrict-transport-security: max-age=1\r\n",
@@ -1399,7 +1408,7 @@ fn e11_forwards_only_listed_response_headers() {
         }
     });
     let scripted = Scripted::new(vec![poisoned]);
-    let reply = scripted.signed("GET", "/photos/acme/a").ask();
+    let reply = scripted.signed("GET", "/photos/acme/a").fetch();
     assert_eq!(reply.assert_ok().text(), "ok");
     assert_eq!(reply.header("etag"), Some("\"x\""));
     for name in [
@@ -1418,10 +1427,10 @@ fn e11_forwards_only_listed_response_headers() {
 
     let twice = act(|peer| {
         peer.head();
-        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok!");
+        peer.respond("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok!");
     });
     let scripted = Scripted::new(vec![twice]);
-    let reply = scripted.signed("GET", "/photos/acme/a").ask();
+    let reply = scripted.signed("GET", "/photos/acme/a").fetch();
     assert_refused(&reply, 502, "BadGateway", "two lengths");
 }
 
@@ -1429,7 +1438,7 @@ fn e11_forwards_only_listed_response_headers() {
 fn d12_hides_the_operators_account() {
     let revealing = act(|peer| {
         while peer.head().is_some() {
-            peer.say(concat!(
+            peer.respond(concat!(
                 "HTTP/1.1 200 OK\r\ncontent-length: 2\r\netag: \"x\"\r\n",
                 "x-cos-server-side-encryption: cos/kms\r\n",
                 "x-cos-server-side-encryption-cos-kms-key-id: ops-key\r\n",
@@ -1441,7 +1450,7 @@ fn d12_hides_the_operators_account() {
         }
     });
     let scripted = Scripted::new(vec![revealing]);
-    let reply = scripted.signed("GET", "/photos/acme/a").ask();
+    let reply = scripted.signed("GET", "/photos/acme/a").fetch();
     assert_eq!(reply.assert_ok().text(), "ok");
     assert_eq!(
         reply.header("x-amz-server-side-encryption"),

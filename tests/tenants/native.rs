@@ -149,9 +149,9 @@ impl Native {
 fn presentable(reply: Reply) -> Reply {
     let id = reply.header("x-cos-request-id").unwrap_or_default();
     assert_eq!(id.len(), 16, "no request id: {reply:?}");
-    let said = format!("{:?} {}", reply.headers, reply.text());
+    let shown = format!("{:?} {}", reply.headers, reply.text());
     for hidden in ["x-amz-", BUCKET, "1250000000", "myqcloud", "AKID"] {
-        assert!(!said.contains(hidden), "{hidden} is shown: {said}");
+        assert!(!shown.contains(hidden), "{hidden} is shown: {shown}");
     }
     reply
 }
@@ -218,11 +218,11 @@ fn spells_response_headers_as_cos_does() {
     let spelling = |bytes: Vec<u8>| {
         let mut client = support::Client::connect(world.gateway.addr);
         client.write(&bytes);
-        let mut said = vec![0; 4096];
-        let read = std::io::Read::read(&mut client.stream, &mut said).unwrap();
-        String::from_utf8_lossy(&said[..read]).into_owned()
+        let mut shown = vec![0; 4096];
+        let read = std::io::Read::read(&mut client.stream, &mut shown).unwrap();
+        String::from_utf8_lossy(&shown[..read]).into_owned()
     };
-    let said = spelling(Native::new(&world, "GET", "/acme/a").signed().bytes());
+    let shown = spelling(Native::new(&world, "GET", "/acme/a").signed().bytes());
     for name in [
         "Content-Length",
         "Content-Type",
@@ -230,10 +230,13 @@ fn spells_response_headers_as_cos_does() {
         "Last-Modified",
         "x-cos-request-id",
     ] {
-        assert!(said.contains(&format!("\r\n{name}: ")), "{name} in {said}");
+        assert!(
+            shown.contains(&format!("\r\n{name}: ")),
+            "{name} in {shown}"
+        );
     }
-    let said = spelling(world.signed("GET", "/photos/acme/a").bytes());
-    assert!(said.contains("\r\ncontent-length: "), "{said}");
+    let shown = spelling(world.signed("GET", "/photos/acme/a").bytes());
+    assert!(shown.contains("\r\ncontent-length: "), "{shown}");
 }
 
 #[test]
@@ -591,12 +594,12 @@ fn serves_native_multi_delete_and_bucket_lists() {
     world.put("/photos/acme/a", "x");
     let delete =
         "<Delete><Object><Key>acme/a</Key></Object><Object><Key>globex/a</Key></Object></Delete>";
-    let said = Native::new(&world, "POST", "/?delete").body(delete).send();
+    let shown = Native::new(&world, "POST", "/?delete").body(delete).send();
     assert_eq!(
-        elements(&said.assert_ok().text(), "Key"),
+        elements(&shown.assert_ok().text(), "Key"),
         ["acme/a", "globex/a"]
     );
-    assert_eq!(element(&said.text(), "Code"), "AccessDenied");
+    assert_eq!(element(&shown.text(), "Code"), "AccessDenied");
     let service = Native::new(&world, "GET", "/").header("host", "s3.localhost");
     assert_eq!(elements(&service.send().text(), "Name"), ["photos"]);
     let probe = Native::new(&world, "HEAD", "/").send();
@@ -663,8 +666,8 @@ fn serves_virtual_buckets_to_native_clients() {
         assert_eq!(none.code(), "NoSuchKey");
         let all = Native::new(&world, "GET", "/").send();
         for reply in [&list, &copy, &none, &all] {
-            let said = format!("{:?} {}", reply.headers, reply.text());
-            assert!(!said.contains("acme/in"), "{said}");
+            let shown = format!("{:?} {}", reply.headers, reply.text());
+            assert!(!shown.contains("acme/in"), "{shown}");
         }
     }
 }
@@ -761,10 +764,10 @@ fn accepts_session_keys_with_signed_or_unsigned_token() {
             presentable(url.body("mine").send()).assert_ok();
         }
         for head in world.emulator.counters().heads() {
-            let said = format!("{head:?}");
+            let shown = format!("{head:?}");
             assert!(
-                !said.contains(alice.token),
-                "the token went upstream: {said}"
+                !shown.contains(alice.token),
+                "the token went upstream: {shown}"
             );
         }
         let other = with_keys(&world, "GET", "/users/bob/k", alice);
@@ -773,7 +776,7 @@ fn accepts_session_keys_with_signed_or_unsigned_token() {
             "\"tenant\":\"web/alice\",\"identity\":\"session\",\"key_id\":\"{}\",\"subject\":\"alice\"",
             alice.pair.0
         );
-        world.gateway.log.assert_says(&log);
+        world.gateway.log.assert_contains(&log);
         assert!(!world.gateway.log.text().contains(alice.token));
     }
 }
@@ -898,10 +901,10 @@ fn session_expires_for_native_requests() {
     let (head, ()) = head.body(()).unwrap().into_parts();
     let domains = ["s3.localhost".to_owned()];
     let at = |seconds| {
-        let said = cosgate::s3::native::to_s3(&head, &domains)
+        let shown = cosgate::s3::native::to_s3(&head, &domains)
             .unwrap()
             .unwrap();
-        let request = cosgate::s3::S3Request::parse(&said, &domains).unwrap();
+        let request = cosgate::s3::S3Request::parse(&shown, &domains).unwrap();
         let now = wall_clock().plus(seconds);
         let caller = tenants.authenticate(&head, &request, connection, now);
         caller.map(drop).map_err(|error| error.code().as_str())

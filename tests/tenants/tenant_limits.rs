@@ -25,7 +25,7 @@ fn globex(world: &World, method: &str, target: &str) -> Call {
 }
 
 #[track_caller]
-fn assert_told_to_slow_down(reply: &Reply) {
+fn assert_slow_down(reply: &Reply) {
     reply.assert_error(503, "SlowDown");
     let seconds = reply.header("retry-after").map(str::parse::<u64>);
     assert!(matches!(seconds, Some(Ok(1..=2))), "{reply:?}");
@@ -58,7 +58,7 @@ fn requests_over_the_rate_get_retry_after() {
                         if reply.status == 200 {
                             served += 1;
                         } else {
-                            assert_told_to_slow_down(&reply);
+                            assert_slow_down(&reply);
                             thread::sleep(Duration::from_millis(2));
                         }
                     }
@@ -77,7 +77,9 @@ fn requests_over_the_rate_get_retry_after() {
         .gateway
         .metric("cosgate_limited_requests_total", "rate");
     assert!(counted > 100, "{counted}");
-    globex(&world, "GET", "/photos?location").ask().assert_ok();
+    globex(&world, "GET", "/photos?location")
+        .fetch()
+        .assert_ok();
 }
 
 #[test]
@@ -87,27 +89,27 @@ fn wrong_signature_uses_no_quota() {
         let forged = Call::new(world.gateway.addr, "GET", "/photos?location");
         forged
             .signed_by((ACME.0, "wrong"))
-            .ask()
+            .fetch()
             .assert_error(403, "SignatureDoesNotMatch");
     }
-    world.ask("GET", "/photos?location").assert_ok();
-    assert_told_to_slow_down(&world.ask("GET", "/photos?location"));
+    world.fetch("GET", "/photos?location").assert_ok();
+    assert_slow_down(&world.fetch("GET", "/photos?location"));
 }
 
 #[test]
 fn disconnected_client_releases_its_slot() {
     let goes_on = act(|peer| {
         peer.head();
-        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n");
+        peer.respond("HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n");
         for _ in 0..2000 {
-            peer.say(&"x".repeat(10_000));
+            peer.respond(&"x".repeat(10_000));
         }
     });
     let world = Scripted::with(
         vec![goes_on],
         "[tenants.acme.limits]\nconcurrent_requests = 1",
     );
-    let probe = || world.signed("GET", "/photos?location").ask();
+    let probe = || world.signed("GET", "/photos?location").fetch();
     let upload = world
         .signed("PUT", "/photos/acme/x")
         .payload("UNSIGNED-PAYLOAD");
@@ -116,9 +118,9 @@ fn disconnected_client_releases_its_slot() {
         let mut client = Client::connect(world.gateway.addr);
         client.write(&call.head());
         eventually("the place is taken", || probe().status == 503);
-        assert_told_to_slow_down(&probe());
+        assert_slow_down(&probe());
         let other = Call::new(world.gateway.addr, "GET", "/photos?location");
-        other.signed_by(GLOBEX).ask().assert_ok();
+        other.signed_by(GLOBEX).fetch().assert_ok();
         drop(client);
         eventually("the place is free", || probe().status == 200);
         probe().assert_ok();
@@ -142,7 +144,7 @@ fn uploads_share_the_tenants_rate() {
                     let call = call.body(body.clone()).payload("UNSIGNED-PAYLOAD");
                     start.wait();
                     let started = Instant::now();
-                    call.ask().assert_ok();
+                    call.fetch().assert_ok();
                     started.elapsed()
                 })
             })
@@ -179,7 +181,7 @@ fn downloads_keep_to_the_rate() {
     let body = "y".repeat(4 * RATE);
     world.put("/photos/acme/object", &body);
     let started = Instant::now();
-    let reply = world.ask("GET", "/photos/acme/object");
+    let reply = world.fetch("GET", "/photos/acme/object");
     assert_takes(started.elapsed(), body.len(), RATE);
     assert!(reply.assert_ok().body == body.as_bytes());
 }
@@ -193,7 +195,7 @@ fn rate_limited_transfer_is_no_timeout() {
     });
     let body = "z".repeat(640 << 10);
     world.put("/photos/acme/object", &body);
-    let reply = world.ask("GET", "/photos/acme/object");
+    let reply = world.fetch("GET", "/photos/acme/object");
     assert!(reply.assert_ok().body == body.as_bytes());
 }
 
@@ -234,7 +236,7 @@ fn rejects_too_large_objects_before_the_body() {
     );
     globex(&world, "PUT", "/photos/globex/x")
         .body(vec![0; 2000])
-        .ask()
+        .fetch()
         .assert_ok();
 }
 
@@ -246,7 +248,7 @@ fn retries_count_once() {
     let responses = act(|peer| {
         while let Some(head) = peer.head() {
             peer.body(header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap()));
-            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\netag: \"e\"\r\n\r\n");
+            peer.respond("HTTP/1.1 200 OK\r\ncontent-length: 0\r\netag: \"e\"\r\n\r\n");
         }
     });
     let limits = "[tenants.acme.limits]\nrequests_per_second = 1\nburst = 2";
@@ -254,9 +256,12 @@ fn retries_count_once() {
     let put = scripted
         .signed("PUT", "/photos/acme/x")
         .body("x".repeat(1 << 10));
-    put.ask().assert_ok();
+    put.fetch().assert_ok();
     assert_eq!(scripted.connections(), 2);
-    scripted.signed("GET", "/photos?location").ask().assert_ok();
+    scripted
+        .signed("GET", "/photos?location")
+        .fetch()
+        .assert_ok();
 }
 
 #[test]
@@ -265,7 +270,7 @@ fn limited_tenant_does_not_delay_others() {
     world.put("/photos/acme/object", "hello");
     globex(&world, "PUT", "/photos/globex/object")
         .body("hello")
-        .ask()
+        .fetch()
         .assert_ok();
     let slowest_of_99_percent = || {
         let mut client = Client::connect(world.gateway.addr);

@@ -70,7 +70,7 @@ fn world(signature: &str) -> World {
 #[track_caller]
 fn plant(world: &World, real: &str, body: &str) {
     let put = Call::new(world.gateway.addr, "PUT", &format!("/photos/{}", url(real)));
-    put.body(body).signed_by(GLOBEX).ask().assert_ok();
+    put.body(body).signed_by(GLOBEX).fetch().assert_ok();
 }
 
 /// The same in the other bucket.
@@ -95,7 +95,7 @@ fn url(text: &str) -> String {
 /// Asserts that a response reveals nothing of the real store.
 #[track_caller]
 fn assert_says_nothing(reply: &Reply) {
-    let said = format!("{:?} {}", reply.headers, reply.text());
+    let shown = format!("{:?} {}", reply.headers, reply.text());
     for canary in [
         "c4n4ry",
         "shared-",
@@ -108,7 +108,7 @@ fn assert_says_nothing(reply: &Reply) {
         "TOKEN",
         "evil",
     ] {
-        assert!(!said.contains(canary), "{canary} is shown: {said}");
+        assert!(!shown.contains(canary), "{canary} is shown: {shown}");
     }
 }
 
@@ -134,15 +134,17 @@ fn stores_keys_below_the_root() {
         for key in KEYS {
             assert_eq!(world.stored(&format!("{ROOT}{key}")).as_deref(), Some(key));
             let target = format!("/photos/{}", url(key).replace("%2F", "/"));
-            let got = world.ask("GET", &target);
+            let got = world.fetch("GET", &target);
             assert_eq!(got.assert_ok().text(), key);
-            world.ask("HEAD", &target).assert_ok();
+            world.fetch("HEAD", &target).assert_ok();
         }
         // The real name is another key in the virtual bucket.
         let real = format!("/photos/{}a", url(ROOT));
-        world.ask("GET", &real).assert_error(404, "NoSuchKey");
-        world.ask("GET", "/photos/z").assert_error(404, "NoSuchKey");
-        world.ask("DELETE", "/photos/c").assert_ok();
+        world.fetch("GET", &real).assert_error(404, "NoSuchKey");
+        world
+            .fetch("GET", "/photos/z")
+            .assert_error(404, "NoSuchKey");
+        world.fetch("DELETE", "/photos/c").assert_ok();
         assert_eq!(world.stored(&format!("{ROOT}c")), None);
         let heads = world.emulator.counters().heads();
         let root = url(ROOT).replace("%2F", "/");
@@ -169,13 +171,13 @@ fn applies_prefixes_to_client_names() {
         "/inbox?versions",
         "/inbox?uploads&prefix=one.txt",
     ] {
-        let reply = world.ask("GET", target);
+        let reply = world.fetch("GET", target);
         reply.assert_error(403, "AccessDenied");
         assert_says_nothing(&reply);
     }
-    let listed = world.ask("GET", "/inbox?prefix=in%2F");
+    let listed = world.fetch("GET", "/inbox?prefix=in%2F");
     assert_eq!(elements(&listed.assert_ok().text(), "Key"), ["in/x"]);
-    let above = world.ask("GET", "/inbox?prefix=i&list-type=2");
+    let above = world.fetch("GET", "/inbox?prefix=i&list-type=2");
     assert_eq!(elements(&above.assert_ok().text(), "Key"), ["in/x"]);
     assert_says_nothing(&above);
 }
@@ -186,17 +188,19 @@ fn limits_root_and_key_to_850_bytes() {
     let room = 850 - ROOT.len();
     let fits = format!("/photos/{}", "x".repeat(room));
     world.put(&fits, "fits");
-    assert_eq!(world.ask("GET", &fits).text(), "fits");
+    assert_eq!(world.fetch("GET", &fits).text(), "fits");
     world.emulator.counters().reset();
     for method in ["GET", "PUT", "DELETE", "HEAD"] {
-        let reply = world.ask(method, &format!("{fits}x"));
+        let reply = world.fetch(method, &format!("{fits}x"));
         assert_eq!(reply.status, 400, "{method}");
     }
-    let long = world.ask("GET", &format!("{fits}x"));
+    let long = world.fetch("GET", &format!("{fits}x"));
     long.assert_error(400, "KeyTooLongError");
     assert!(long.text().contains(&room.to_string()));
     let copy = world.signed("PUT", "/photos/y");
-    let copy = copy.header("x-amz-copy-source", &format!("{fits}x")).ask();
+    let copy = copy
+        .header("x-amz-copy-source", &format!("{fits}x"))
+        .fetch();
     copy.assert_error(400, "KeyTooLongError");
     assert_eq!(world.upstream_requests(), 0);
 }
@@ -207,7 +211,7 @@ fn pages(world: &World, query: &str, next: &str, marker: &str) -> Vec<String> {
     let (mut count, mut seen) = (0, Vec::new());
     let mut from = String::new();
     loop {
-        let reply = world.ask("GET", &format!("/photos?{query}{from}"));
+        let reply = world.fetch("GET", &format!("/photos?{query}{from}"));
         assert_says_nothing(&reply);
         let text = reply.assert_ok().text();
         count += 1;
@@ -271,7 +275,7 @@ fn lists_client_names() {
                 // A delimiter that occurs only in the root finds nothing.
                 assert_eq!(list("&delimiter=4n"), KEYS);
                 let real = format!("/photos?{form}prefix={}", url(ROOT));
-                let real = world.ask("GET", &real).assert_ok().text();
+                let real = world.fetch("GET", &real).assert_ok().text();
                 assert!(elements(&real, "Key").is_empty());
             }
         }
@@ -302,7 +306,7 @@ fn listing_repeats_client_parameters() {
         ] {
             for encoding in ["", "&encoding-type=url"] {
                 let target = format!("/photos?{form}prefix=b%2F&delimiter=%2F{encoding}");
-                let reply = world.ask("GET", &target);
+                let reply = world.fetch("GET", &target);
                 assert_says_nothing(&reply);
                 let text = reply.assert_ok().text();
                 for (name, value) in &expected {
@@ -334,7 +338,7 @@ fn token_only_continues_its_listing() {
         for marker in ["", "../", "zzz", "c4n4ry-inbox/in/", "c4n4ry", "\u{1}"] {
             let token = BASE64_URL_SAFE_NO_PAD.encode(marker);
             let target = format!("/photos?list-type=2&continuation-token={token}");
-            let reply = world.ask("GET", &target);
+            let reply = world.fetch("GET", &target);
             for key in elements(&reply.assert_ok().text(), "Key") {
                 assert!(KEYS.contains(&key.replace("&amp;", "&").as_str()), "{key}");
             }
@@ -343,16 +347,16 @@ fn token_only_continues_its_listing() {
         for token in ["*", "YQ==", "_w", "%00"] {
             let target = format!("/photos?list-type=2&continuation-token={token}");
             world
-                .ask("GET", &target)
+                .fetch("GET", &target)
                 .assert_error(400, "InvalidArgument");
         }
         // The token of another grant means a key in one's own names.
-        let page = world.ask("GET", "/photos?list-type=2&max-keys=1");
+        let page = world.fetch("GET", "/photos?list-type=2&max-keys=1");
         let token = element(&page.assert_ok().text(), "NextContinuationToken");
         let target = format!("/inbox?list-type=2&prefix=in%2F&continuation-token={token}");
-        let reply = world.ask("GET", &target);
+        let reply = world.fetch("GET", &target);
         assert_eq!(elements(&reply.assert_ok().text(), "Key"), ["in/k"]);
-        let lone = world.ask("GET", "/photos?versions&version-id-marker=x");
+        let lone = world.fetch("GET", "/photos?versions&version-id-marker=x");
         lone.assert_error(400, "InvalidArgument");
     }
 }
@@ -363,32 +367,32 @@ fn uploads_use_client_names() {
         let world = filled(signature);
         let key = "up/ü &";
         let path = format!("/photos/{}", url(key).replace("%2F", "/"));
-        let created = world.ask("POST", &format!("{path}?uploads"));
+        let created = world.fetch("POST", &format!("{path}?uploads"));
         let id = element(&created.assert_ok().text(), "UploadId");
         let part = world.signed("PUT", &format!("{path}?partNumber=1&uploadId={id}"));
-        let part = part.header("x-amz-copy-source", "/photos/c").ask();
+        let part = part.header("x-amz-copy-source", "/photos/c").fetch();
         let etag = element(&part.assert_ok().text(), "ETag");
-        let other = world.ask("POST", "/photos/up/z?uploads");
+        let other = world.fetch("POST", "/photos/up/z?uploads");
         let other = element(&other.assert_ok().text(), "UploadId");
 
-        let listed = world.ask("GET", "/photos?uploads&max-uploads=1&prefix=up%2F");
+        let listed = world.fetch("GET", "/photos?uploads&max-uploads=1&prefix=up%2F");
         let text = listed.assert_ok().text();
         assert_eq!(elements(&text, "Key"), ["up/z"]);
         assert_eq!(element(&text, "NextKeyMarker"), "up/z");
         let target = format!("/photos?uploads&key-marker=up%2Fz&upload-id-marker={other}");
-        let next = world.ask("GET", &target);
+        let next = world.fetch("GET", &target);
         assert_eq!(elements(&next.assert_ok().text(), "Key"), ["up/ü &amp;"]);
-        let folded = world.ask("GET", "/photos?uploads&delimiter=%2F&encoding-type=url");
+        let folded = world.fetch("GET", "/photos?uploads&delimiter=%2F&encoding-type=url");
         let group = element(&folded.assert_ok().text(), "CommonPrefixes");
         assert_eq!(decoded(&element(&group, "Prefix")), "up/");
 
-        let parts = world.ask("GET", &format!("{path}?uploadId={id}"));
+        let parts = world.fetch("GET", &format!("{path}?uploadId={id}"));
         assert_eq!(element(&parts.assert_ok().text(), "PartNumber"), "1");
         let body = format!(
             "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
         );
         let complete = world.signed("POST", &format!("{path}?uploadId={id}"));
-        let complete = complete.body(body).ask();
+        let complete = complete.body(body).fetch();
         assert_eq!(
             element(&complete.assert_ok().text(), "Location"),
             format!(
@@ -410,7 +414,7 @@ fn uploads_use_client_names() {
         }
         assert_eq!(world.stored(&format!("{ROOT}{key}")).as_deref(), Some("c"));
         world
-            .ask("DELETE", &format!("/photos/up/z?uploadId={other}"))
+            .fetch("DELETE", &format!("/photos/up/z?uploadId={other}"))
             .assert_ok();
     }
 }
@@ -456,7 +460,7 @@ fn copies_between_own_buckets() {
         ] {
             world.emulator.counters().reset();
             let copy = world.signed("PUT", target);
-            let copy = copy.header("x-amz-copy-source", source).ask();
+            let copy = copy.header("x-amz-copy-source", source).fetch();
             assert_says_nothing(&copy);
             let away = |path: &str| path.contains("away") || path.contains("plain");
             if signature == "s3" && away(source) != away(target) {
@@ -494,7 +498,7 @@ fn copies_between_own_buckets() {
             "/globex/z",
         ] {
             let copy = world.signed("PUT", "/photos/stolen");
-            let copy = copy.header("x-amz-copy-source", source).ask();
+            let copy = copy.header("x-amz-copy-source", source).fetch();
             assert!(matches!(copy.status, 400 | 403), "{source}");
             assert_says_nothing(&copy);
         }
@@ -505,15 +509,15 @@ fn copies_between_own_buckets() {
         ] {
             let copy = world.signed("PUT", "/photos/stolen");
             copy.header("x-amz-copy-source", source)
-                .ask()
+                .fetch()
                 .assert_error(400, code);
         }
         let twice = world.signed("PUT", "/photos/stolen");
         let twice = twice.header("x-amz-copy-source", "/photos/c");
-        let twice = twice.header("x-amz-copy-source", "/photos/c").ask();
+        let twice = twice.header("x-amz-copy-source", "/photos/c").fetch();
         twice.assert_error(400, "InvalidArgument");
         let into = world.signed("PUT", "/inbox/out");
-        let into = into.header("x-amz-copy-source", "/photos/c").ask();
+        let into = into.header("x-amz-copy-source", "/photos/c").fetch();
         into.assert_error(403, "AccessDenied");
         assert_eq!(world.upstream_requests(), 0);
     }
@@ -530,7 +534,7 @@ fn multi_delete_responds_with_client_names() {
                 .map(|key| format!("<Object><Key>{key}</Key></Object>"))
                 .concat();
             let body = format!("<Delete><Quiet>{quiet}</Quiet>{objects}</Delete>");
-            let reply = world.signed("POST", "/inbox?delete").body(body).ask();
+            let reply = world.signed("POST", "/inbox?delete").body(body).fetch();
             let text = reply.assert_ok().text();
             let keys = |name: &str| -> Vec<String> {
                 let mut keys: Vec<_> = elements(&text, name)
@@ -550,7 +554,7 @@ fn multi_delete_responds_with_client_names() {
         assert_eq!(world.stored("z").as_deref(), Some("outside"));
         // cosgate allows it, but the temporary key does not. The error of COS must have the client's key.
         let body = "<Delete><Object><Key>c</Key></Object></Delete>";
-        let reply = world.signed("POST", "/photos?delete").body(body).ask();
+        let reply = world.signed("POST", "/photos?delete").body(body).fetch();
         assert_eq!(element(&reply.assert_ok().text(), "Key"), "c");
         assert_says_nothing(&reply);
     }
@@ -582,7 +586,7 @@ fn rejects_ambiguous_multi_deletes() {
         b"<Delete><Object><Key>c\xff</Key></Object></Delete>".to_vec(),
     ] {
         let shown = String::from_utf8_lossy(&body[..body.len().min(90)]).into_owned();
-        let reply = world.signed("POST", "/photos?delete").body(body).ask();
+        let reply = world.signed("POST", "/photos?delete").body(body).fetch();
         assert_eq!((reply.status, reply.code().as_str()), (400, "MalformedXML"), "{shown}");
     }
     assert_eq!(world.upstream_requests(), 0);
@@ -599,10 +603,10 @@ fn listing_without_a_prefix_shows_the_grant() {
         for form in ["", "list-type=2&", "versions&"] {
             for prefix in ["", "a", "acme"] {
                 let target = format!("/plain?{form}max-keys=5&prefix={prefix}");
-                let text = world.ask("GET", &target).assert_ok().text();
+                let text = world.fetch("GET", &target).assert_ok().text();
                 assert_eq!(elements(&text, "Key"), ["acme/d/y", "acme/x"], "{target}");
                 assert_eq!(element(&text, "Prefix"), prefix);
-                let text = world.ask("GET", &format!("{target}&delimiter=/"));
+                let text = world.fetch("GET", &format!("{target}&delimiter=/"));
                 let text = text.assert_ok().text();
                 let shown = elements(&text, "CommonPrefixes");
                 assert_eq!(shown, ["<Prefix>acme/</Prefix>"], "{target}");
@@ -610,22 +614,26 @@ fn listing_without_a_prefix_shows_the_grant() {
             }
             for prefix in ["b", "acmes", "%2F", "other%2F"] {
                 let target = format!("/plain?{form}prefix={prefix}");
-                world.ask("GET", &target).assert_error(403, "AccessDenied");
+                world
+                    .fetch("GET", &target)
+                    .assert_error(403, "AccessDenied");
             }
             // Its own folder and one key are granted. COS would show other keys beside that one.
             let target = format!("/inbox?{form}max-keys=5");
-            world.ask("GET", &target).assert_error(403, "AccessDenied");
+            world
+                .fetch("GET", &target)
+                .assert_error(403, "AccessDenied");
         }
-        let uploads = world.ask("GET", "/plain?uploads");
+        let uploads = world.fetch("GET", "/plain?uploads");
         assert_eq!(element(&uploads.assert_ok().text(), "Prefix"), "");
         // A client that treats the bucket as a file system finds the folder, whether an object has its name or not. It finds
         // no object of the name without its slash.
-        assert_eq!(world.ask("HEAD", "/plain").status, 200);
-        let folder = world.ask("HEAD", "/plain/acme/");
+        assert_eq!(world.fetch("HEAD", "/plain").status, 200);
+        let folder = world.fetch("HEAD", "/plain/acme/");
         assert_eq!(folder.status, 200);
         assert_eq!(folder.header("content-length"), Some("0"));
         world
-            .ask("GET", "/plain/acme/")
+            .fetch("GET", "/plain/acme/")
             .assert_error(404, "NoSuchKey");
         for (target, status) in [
             ("/plain/acme/e/", 404),
@@ -633,10 +641,10 @@ fn listing_without_a_prefix_shows_the_grant() {
             ("/plain/ac", 403),
             ("/plain/other/", 403),
         ] {
-            assert_eq!(world.ask("HEAD", target).status, status, "{target}");
+            assert_eq!(world.fetch("HEAD", target).status, status, "{target}");
         }
         world.put("/plain/acme/", "made");
-        let folder = world.ask("HEAD", "/plain/acme/");
+        let folder = world.fetch("HEAD", "/plain/acme/");
         assert_eq!(folder.header("content-length"), Some("4"));
     }
 }
@@ -648,16 +656,16 @@ fn accepts_keys_that_begin_with_a_slash() {
         for (key, target) in [("/x", "/photos//x"), ("//y z", "/photos/%2F%2Fy%20z")] {
             world.put(target, key);
             assert_eq!(world.stored(&format!("{ROOT}{key}")).as_deref(), Some(key));
-            assert_eq!(world.ask("GET", target).assert_ok().text(), key);
-            assert_eq!(world.ask("HEAD", target).status, 200);
+            assert_eq!(world.fetch("GET", target).assert_ok().text(), key);
+            assert_eq!(world.fetch("HEAD", target).status, 200);
         }
         let copy = world.signed("PUT", "/photos//copy");
         let copy = copy.header("x-amz-copy-source", "photos//x");
-        copy.ask().assert_ok();
-        let list = world.ask("GET", "/photos?list-type=2&prefix=/");
+        copy.fetch().assert_ok();
+        let list = world.fetch("GET", "/photos?list-type=2&prefix=/");
         let text = list.assert_ok().text();
         assert_eq!(elements(&text, "Key"), ["//y z", "/copy", "/x"]);
-        let list = world.ask("GET", "/photos?delimiter=/&prefix=");
+        let list = world.fetch("GET", "/photos?delimiter=/&prefix=");
         let text = list.assert_ok().text();
         assert_eq!(
             elements(&text, "CommonPrefixes"),
@@ -667,11 +675,11 @@ fn accepts_keys_that_begin_with_a_slash() {
         let body =
             "<Delete><Object><Key>/x</Key></Object><Object><Key>/copy</Key></Object></Delete>";
         let delete = world.signed("POST", "/photos?delete").body(body);
-        let text = delete.ask().assert_ok().text();
+        let text = delete.fetch().assert_ok().text();
         assert_eq!(elements(&text, "Deleted").len(), 2, "{text}");
         assert_eq!(world.stored(&format!("{ROOT}/x")), None);
         for target in ["/photos//../x", "/photos/%2F%2E%2E%2Fx", "/plain//x"] {
-            world.ask("GET", target).assert_error(400, "InvalidURI");
+            world.fetch("GET", target).assert_error(400, "InvalidURI");
         }
     }
 }
@@ -743,8 +751,8 @@ fn responses_hide_the_real_store() {
         assert!(ok > 12, "{ok}");
         for key in world.emulator.issued_keys() {
             for reply in &replies {
-                let said = format!("{:?} {}", reply.headers, reply.text());
-                assert!(!said.contains(&key));
+                let shown = format!("{:?} {}", reply.headers, reply.text());
+                assert!(!shown.contains(&key));
             }
         }
     }
@@ -794,9 +802,9 @@ fn always(response: String) -> Act {
             peer.body(length);
             if head.starts_with("HEAD") {
                 let (head, _) = response.split_once("\r\n\r\n").unwrap();
-                peer.say(&format!("{head}\r\n\r\n"));
+                peer.respond(&format!("{head}\r\n\r\n"));
             } else {
-                peer.say(&response);
+                peer.respond(&response);
             }
         }
     })
@@ -886,15 +894,15 @@ fn failing(revealing: &'static str) -> Act {
                      <Message>{revealing}</Message></Error></DeleteResult>"
                 );
                 let length = result.len();
-                peer.say(&format!(
+                peer.respond(&format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{result}"
                 ));
             } else if head.contains("partNumber=1&") {
-                peer.say(&cos_error(200, "Failed", revealing));
+                peer.respond(&cos_error(200, "Failed", revealing));
             } else if head.contains("partNumber=") {
-                peer.say(&cos_error(200, revealing, ""));
+                peer.respond(&cos_error(200, revealing, ""));
             } else {
-                peer.say(&cos_error(404, "NoSuchKey", revealing));
+                peer.respond(&cos_error(404, "NoSuchKey", revealing));
             }
         }
     })
@@ -918,7 +926,7 @@ fn removes_texts_that_reveal_the_store() {
                 continue; // other requests do not concern that grant
             }
             let body = "<Delete><Object><Key>k</Key></Object></Delete>";
-            let reply = world.signed("POST", "/photos?delete").body(body).ask();
+            let reply = world.signed("POST", "/photos?delete").body(body).fetch();
             assert_eq!(element(&reply.text(), "Key"), "k");
             assert_says_nothing(&reply);
         }
@@ -943,7 +951,7 @@ fn listing_hides_the_account() {
                 listing.len()
             );
             let world = scripted(signature, vec![always(response)]);
-            let reply = world.signed("GET", target).ask();
+            let reply = world.signed("GET", target).fetch();
             assert_eq!(element(&reply.text(), "Key"), "k");
             assert_says_nothing(&reply);
         }
@@ -1028,8 +1036,11 @@ fn cuts_a_listing_outside_the_grant() {
                 assert_says_nothing(&reply);
                 let name = "cosgate_answers_out_of_scope_total";
                 support::eventually("it is counted", || world.gateway.metric(name, "") == 1);
-                alarms.assert_says(reply.header("x-amz-request-id").unwrap());
-                world.gateway.log.assert_says("outside the caller's grants");
+                alarms.assert_contains(reply.header("x-amz-request-id").unwrap());
+                world
+                    .gateway
+                    .log
+                    .assert_contains("outside the caller's grants");
             }
         }
     }
@@ -1040,15 +1051,15 @@ fn in_two(start: String, rest: String, at_once: bool) -> Act {
     act(move |peer| {
         while peer.head().is_some() {
             let length = start.len() + rest.len();
-            peer.say(&format!(
+            peer.respond(&format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nContent-Type: application/xml\r\n\r\n"
             ));
             if at_once {
-                peer.say(&format!("{start}{rest}"));
+                peer.respond(&format!("{start}{rest}"));
             } else {
-                peer.say(&start);
+                peer.respond(&start);
                 peer.client.wait_until_read();
-                peer.say(&rest);
+                peer.respond(&rest);
             }
         }
     })
@@ -1068,12 +1079,12 @@ fn hides_delete_results_outside_the_grant() {
         );
         let world = scripted("s3", vec![always(response)]);
         let body = "<Delete><Object><Key>k</Key></Object></Delete>";
-        let reply = world.signed("POST", "/photos?delete").body(body).ask();
+        let reply = world.signed("POST", "/photos?delete").body(body).fetch();
         reply.assert_error(502, "BadGateway");
         assert_says_nothing(&reply);
         let name = "cosgate_answers_out_of_scope_total";
         assert_eq!(world.gateway.metric(name, ""), 1);
-        alarms.assert_says(reply.header("x-amz-request-id").unwrap());
+        alarms.assert_contains(reply.header("x-amz-request-id").unwrap());
     }
 }
 
@@ -1081,9 +1092,9 @@ fn hides_delete_results_outside_the_grant() {
 fn unknown_document_raises_no_alarm() {
     let response = cos_error(200, "x", "x").replace("Error>", "Html>");
     let world = scripted("s3", vec![always(response)]);
-    let reply = world.signed("GET", "/photos").ask();
+    let reply = world.signed("GET", "/photos").fetch();
     reply.assert_error(502, "BadGateway");
-    world.gateway.log.assert_says("cannot be read");
+    world.gateway.log.assert_contains("cannot be read");
     let name = "cosgate_answers_out_of_scope_total";
     assert_eq!(world.gateway.metric(name, ""), 0);
 }

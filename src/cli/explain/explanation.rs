@@ -1,4 +1,4 @@
-//! What is said of a request, and how it is shown: as text, or as JSON.
+//! What is known of a request, and how it is shown: as text, or as JSON.
 
 use std::fmt::Write as _;
 
@@ -12,16 +12,16 @@ use serde::Serialize;
 
 use super::upstream::{KeyForecast, UpstreamHead};
 
-/// All that is said of one request.
+/// All that is known of one request.
 #[derive(Default, Serialize)]
 pub(super) struct Explanation {
     pub(super) verdict: &'static str,
     steps: Vec<StepLine>,
-    /// What a browser is told of who may read the response.
+    /// What a browser learns of who may read the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     cors: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) answer: Option<ShownResponse>,
+    #[serde(rename = "answer", skip_serializing_if = "Option::is_none")]
+    pub(super) response: Option<ShownResponse>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream: Option<UpstreamHead>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,13 +37,14 @@ pub(super) struct GrantSummary {
     actions: Vec<String>,
 }
 
-/// What one step says.
+/// What one step finds.
 #[derive(Serialize)]
 struct StepLine {
     step: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<ExplainedError>,
-    says: String,
+    #[serde(rename = "says")]
+    finding: String,
 }
 
 #[derive(Serialize)]
@@ -60,11 +61,11 @@ pub(super) struct ShownResponse {
 }
 
 impl Explanation {
-    pub(super) fn say(&mut self, step: Step, says: String) {
+    pub(super) fn add(&mut self, step: Step, finding: String) {
         self.steps.push(StepLine {
             step: step.as_str(),
             refused: None,
-            says,
+            finding,
         });
     }
 
@@ -75,35 +76,35 @@ impl Explanation {
                 status: error.http_status().as_u16(),
                 code: error.code().as_str(),
             }),
-            says: error.message().to_owned(),
+            finding: error.message().to_owned(),
         });
     }
 
     /// Which rule for pages of other origins counts.
-    pub(super) fn cross_origin(&mut self, said: &CrossOrigin) {
-        self.cors = match said {
-            CrossOrigin::Unsaid => None,
+    pub(super) fn cross_origin(&mut self, cross_origin: &CrossOrigin) {
+        self.cors = match cross_origin {
+            CrossOrigin::NoRule => None,
             CrossOrigin::Withheld => {
-                Some("no rule matches: pages of other origins cannot read the answer".to_owned())
+                Some("no rule matches: pages of other origins cannot read the response".to_owned())
             }
             CrossOrigin::Readable(Readable { origin, rule, .. }) => {
                 let origin = String::from_utf8_lossy(origin.as_bytes());
                 Some(format!(
-                    "rule {rule} matches: pages of {origin} may read the answer"
+                    "rule {rule} matches: pages of {origin} may read the response"
                 ))
             }
         };
     }
 
     /// A preflight that a rule allows.
-    pub(super) fn preflight(&mut self, answer: &Response<String>) {
-        let says = "a preflight names no tenant: the rules of all grants of this name count";
-        self.say(Step::Authorize, says.to_owned());
-        let shown = answer.headers().iter().map(|(name, value)| {
+    pub(super) fn preflight(&mut self, response: &Response<String>) {
+        let finding = "a preflight names no tenant: the rules of all grants of this name count";
+        self.add(Step::Authorize, finding.to_owned());
+        let shown = response.headers().iter().map(|(name, value)| {
             format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))
         });
-        self.answer = Some(ShownResponse {
-            status: answer.status().as_u16(),
+        self.response = Some(ShownResponse {
+            status: response.status().as_u16(),
             body: shown.collect(),
         });
     }
@@ -113,11 +114,11 @@ impl Explanation {
         let mut text = String::new();
         for line in &self.steps {
             let _ = match &line.refused {
-                None => writeln!(text, "{:<13} {}", line.step, line.says),
+                None => writeln!(text, "{:<13} {}", line.step, line.finding),
                 Some(ExplainedError { status, code }) => writeln!(
                     text,
                     "{:<13} refused with {status} {code}: {}",
-                    line.step, line.says
+                    line.step, line.finding
                 ),
             };
         }
@@ -128,11 +129,11 @@ impl Explanation {
         for GrantSummary { grant, actions } in &self.grants {
             let _ = writeln!(text, "\ngranted: {grant}\n  {}", actions.join("\n  "));
         }
-        if let Some(answer) = &self.answer {
+        if let Some(response) = &self.response {
             let _ = writeln!(
                 text,
-                "\nthe answer: status {}\n{}",
-                answer.status, answer.body
+                "\nthe response: status {}\n{}",
+                response.status, response.body
             );
         }
         if let Some(upstream) = &self.upstream {
@@ -218,7 +219,7 @@ pub(super) fn describe_grant(grant: &Grant) -> String {
     )
 }
 
-/// How the body would go on. `length_assumed`: nobody has said the length yet.
+/// How the body would go on. `length_assumed`: the length is not known yet.
 pub(super) fn payload(plan: &PayloadPlan, length_assumed: bool) -> String {
     match plan {
         PayloadPlan::Document(DocumentPlan { max_bytes, .. }) => format!(
@@ -235,7 +236,7 @@ fn object(plan: &ObjectPlan, length_assumed: bool) -> String {
         Framing::Plain => "as it comes",
     };
     let length = match plan.declared.length {
-        Some(_) if length_assumed => "as many bytes as its Content-Length says".to_owned(),
+        Some(_) if length_assumed => "as many bytes as its Content-Length declares".to_owned(),
         Some(length) => format!("{length} bytes"),
         None => {
             let most = plan.max_spooled;

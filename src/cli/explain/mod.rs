@@ -38,7 +38,7 @@ use super::{USAGE, check, credentials};
 /// and the policy inside the temporary key.
 ///
 /// Nothing is contacted, and no secret is needed or shown. Exit status: 0 if the request would be sent
-/// or answered here, 1 if it would be refused, 2 if the configuration or an argument is wrong.
+/// or served here, 1 if it would be refused, 2 if the configuration or an argument is wrong.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:
@@ -53,17 +53,17 @@ pub(super) struct Arguments {
     /// The TOML file that names the tenant; variables that it names need not be set
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// Who asks, taken at their word: no signature is needed. A template's tenant is TEMPLATE/SUBJECT
+    /// Who calls, taken at their word: no signature is needed. A template's tenant is TEMPLATE/SUBJECT
     #[arg(long, short, value_name = "NAME")]
     tenant: Option<String>,
-    /// The session keys of the tenant ask that were got with the `Policy` in this file (AWS's JSON)
+    /// The caller has session keys of the tenant that were got with the `Policy` in this file (AWS's JSON)
     #[arg(long, value_name = "FILE", requires = "tenant")]
     session_policy: Option<PathBuf>,
-    /// Nobody known asks, on this machine if the listener is loopback, or as the user that runs cosgate
+    /// The caller is unknown, on this machine if the listener is loopback, or as the user that runs cosgate
     /// if it is a Unix socket
     #[arg(long)]
     anonymous: bool,
-    /// The user of this machine who has this number asks, by the Unix socket
+    /// The caller is the user of this machine who has this number, by the Unix socket
     #[arg(long, value_name = "UID")]
     uid: Option<u32>,
     /// A header of the request, `name: value`; may be given again
@@ -113,12 +113,12 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let printed = super::printed(&text);
     match verdict {
-        Verdict::Allowed | Verdict::AnsweredHere => printed,
+        Verdict::Allowed | Verdict::Local => printed,
         Verdict::Failed | Verdict::Refused => ExitCode::FAILURE,
     }
 }
 
-/// Who is said to send the request.
+/// Who is assumed to send the request.
 enum AssumedCaller {
     /// This tenant, taken at its word.
     Named(Arc<Tenant>),
@@ -193,15 +193,15 @@ impl Explanation {
         let at = |step| move |error| (step, error);
         let domains = &config.server.domains;
         if service(head, domains) == Service::Preflight {
-            let answer = preflight(head, domains, tenants.cors());
-            self.preflight(&answer.map_err(at(Step::Authorize))?);
-            return Ok(Verdict::AnsweredHere);
+            let response = preflight(head, domains, tenants.cors());
+            self.preflight(&response.map_err(at(Step::Authorize))?);
+            return Ok(Verdict::Local);
         }
-        let said = in_s3_words(head, domains).map_err(at(Step::Parse))?;
-        let said = &*said;
-        let requested = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
+        let s3_head = in_s3_words(head, domains).map_err(at(Step::Parse))?;
+        let s3_head = &*s3_head;
+        let requested = S3Request::parse(s3_head, domains).map_err(at(Step::Parse))?;
         let bucket = requested.bucket.as_deref().map(str::to_owned);
-        self.say(Step::Parse, describe(&requested));
+        self.add(Step::Parse, describe(&requested));
         let caller = match caller {
             AssumedCaller::Named(tenant) => tenants.assume(tenant, head),
             AssumedCaller::Unsigned(user) => {
@@ -210,15 +210,15 @@ impl Explanation {
             }
         };
         let caller = caller.map_err(at(Step::Authenticate))?;
-        self.say(Step::Authenticate, known(&caller));
+        self.add(Step::Authenticate, known(&caller));
         let tenant = caller.tenant();
         let rules = tenants.cors();
         self.cross_origin(&rules.for_tenant(&PageRequest::read(head), bucket.as_deref(), tenant));
         if tenant.limits.is_some() {
-            let says = "the tenant has limits of its own; what is used of them only `serve` knows";
-            self.say(Step::Limit, says.to_owned());
+            let text = "the tenant has limits of its own; what is used of them only `serve` knows";
+            self.add(Step::Limit, text.to_owned());
         }
-        let decision = decide(said, requested, &caller, config, Duration::ZERO);
+        let decision = decide(s3_head, requested, &caller, config, Duration::ZERO);
         let verdict = decision.verdict();
         match decision {
             Decision::Forward(forward) => {
@@ -233,7 +233,7 @@ impl Explanation {
             }) => {
                 match permit {
                     Some(permit) if step != Step::Authorize => {
-                        self.say(Step::Authorize, permitted(&permit));
+                        self.add(Step::Authorize, permitted(&permit));
                     }
                     Some(_) => {}
                     None => self.grants = tenant.grants.iter().map(GrantSummary::from).collect(),
@@ -257,7 +257,7 @@ impl Explanation {
             looks,
             payload: plan,
         } = forward;
-        self.say(Step::Authorize, permitted(&permit));
+        self.add(Step::Authorize, permitted(&permit));
         let first = match looks.first().map(|look| look.must) {
             None => "",
             Some(Must::Fail) => "; but only a HEAD is sent, and then 416: each object is one part",
@@ -265,13 +265,13 @@ impl Explanation {
                 "; a HEAD comes first, since COS is not known to keep the condition"
             }
         };
-        self.say(
+        self.add(
             Step::Rewrite,
             format!("the head that COS would get is below{first}"),
         );
-        self.say(Step::Payload, payload(&plan, length_assumed));
+        self.add(Step::Payload, payload(&plan, length_assumed));
         let key = key(config, permit.tenant());
-        self.say(Step::Credential, key.describe());
+        self.add(Step::Credential, key.describe());
         self.credential = Some(key);
         let sha256 = match &plan {
             PayloadPlan::Object(plan) => plan.declared.mode.sha256(),
@@ -279,18 +279,18 @@ impl Explanation {
         };
         let upstream = UpstreamHead::signed(request, config, &permit, sha256);
         self.upstream = Some(upstream.map_err(|error| (Step::Upstream, error))?);
-        self.say(Step::Upstream, "would be asked".to_owned());
+        self.add(Step::Upstream, "would get the request".to_owned());
         Ok(())
     }
 
-    /// What would be answered here.
+    /// What would be served here.
     fn local(&mut self, local: LocalResponse<'_, '_>) {
         let own = match local.permit.grant() {
             Some(grant) => format!("the tenant's own bucket {}", describe_grant(grant)),
             None => "a tenant may see its own buckets".to_owned(),
         };
-        self.say(Step::Authorize, own);
-        self.answer = Some(ShownResponse {
+        self.add(Step::Authorize, own);
+        self.response = Some(ShownResponse {
             status: local.response.status().as_u16(),
             body: local.response.into_body(),
         });

@@ -19,7 +19,7 @@ pub enum StsClass {
     NotAllowed,
     /// STS itself is in trouble, or was not reached: it may pass, and every call is affected.
     Retry,
-    /// STS answered with a code that is not known: it may pass, and says nothing about other calls.
+    /// STS responded with a code that is not known: it may pass, and tells nothing about other calls.
     Unknown,
 }
 
@@ -130,16 +130,16 @@ impl StsError {
         )
     }
 
-    /// An error that STS itself answered.
+    /// An error that STS itself returned.
     pub(super) fn from_code(code: &str, message: &str, request_id: &str) -> Self {
         let class = StsClass::of(code);
         let code: String = printable(code, 64);
         // The message about a refused signature may quote the call, so that only the code is kept.
-        let said = match class {
+        let meaning = match class {
             StsClass::Clock | StsClass::IssuerBroken => String::new(),
             _ => printable(message, MESSAGE_CHARS),
         };
-        let message = format!("{said} (request {request_id})");
+        let message = format!("{meaning} (request {request_id})");
         Self::new(class, &code, message.trim_start())
     }
 

@@ -44,14 +44,14 @@ impl Issued {
 /// Reads the body of a response with `status` that came at Tencent's time `now`.
 pub fn parse_response(status: u16, body: &[u8], now: Timestamp) -> Result<Issued, StsError> {
     if status != 200 {
-        let what = format!("the gateway answered status {status}");
+        let what = format!("the gateway returned status {status}");
         return Err(StsError::new(StsClass::Retry, "Http", what));
     }
     // serde's own error could quote the response, secrets included, so that only its position is kept.
     let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         unreadable(format!(
-            "not the JSON of an STS answer (line {line}, column {column})"
+            "not the JSON of an STS response (line {line}, column {column})"
         ))
     })?;
     let StsResponse {
@@ -148,7 +148,7 @@ mod tests {
         parse_response(200, body.as_bytes(), Timestamp::from_unix(NOW))
     }
 
-    fn answer(token: &str, expired: &str) -> String {
+    fn response(token: &str, expired: &str) -> String {
         format!(
             r#"{{"Response":{{"Credentials":{{"Token":{token},"TmpSecretId":"AKIDT","TmpSecretKey":"SECRET="}},"ExpiredTime":{expired},"Expiration":null,"RequestId":"r-1"}}}}"#
         )
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn reads_a_key() {
-        let issued = parse(&answer("\"TOKEN\"", &(NOW + 7200).to_string())).unwrap();
+        let issued = parse(&response("\"TOKEN\"", &(NOW + 7200).to_string())).unwrap();
         assert_eq!(issued.secret_id, "AKIDT");
         assert_eq!(issued.secret_key.expose(), "SECRET=");
         assert_eq!(issued.token.expose(), "TOKEN");
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn rejects_other_responses_without_quoting_secrets() {
-        let good = answer("\"TOKEN\"", &(NOW + 7200).to_string());
+        let good = response("\"TOKEN\"", &(NOW + 7200).to_string());
         let long = format!("\"{}\"", "t".repeat(TOKEN_BYTES + 1));
         let wrong = [
             String::new(),
@@ -178,16 +178,16 @@ mod tests {
             r#"{"Response":{}}"#.to_owned(),
             r#"{"Response":{"Credentials":null,"ExpiredTime":9999999999}}"#.to_owned(),
             good[..good.len() - 2].to_owned(),
-            answer("null", "9999999999"),
-            answer("\"\"", "9999999999"),
-            answer("7", "9999999999"),
-            answer("\"a\\r\\nb\"", "9999999999"),
-            answer(&long, "9999999999"),
-            answer("\"TOKEN\"", "null"),
-            answer("\"TOKEN\"", "\"9999999999\""),
-            answer("\"TOKEN\"", "1.5"),
-            answer("\"TOKEN\"", &NOW.to_string()),
-            answer("\"TOKEN\"", "-1"),
+            response("null", "9999999999"),
+            response("\"\"", "9999999999"),
+            response("7", "9999999999"),
+            response("\"a\\r\\nb\"", "9999999999"),
+            response(&long, "9999999999"),
+            response("\"TOKEN\"", "null"),
+            response("\"TOKEN\"", "\"9999999999\""),
+            response("\"TOKEN\"", "1.5"),
+            response("\"TOKEN\"", &NOW.to_string()),
+            response("\"TOKEN\"", "-1"),
         ];
         for body in wrong {
             let error = parse(&body).unwrap_err();
@@ -239,7 +239,7 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
         #[test]
-        fn no_answer_panics(body: Vec<u8>, status: u16, now: i64) {
+        fn no_response_panics(body: Vec<u8>, status: u16, now: i64) {
             let _ = parse_response(status, &body, Timestamp::from_unix(now));
         }
     }

@@ -7,14 +7,12 @@ use http::header::{ALLOW, AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::config::Server;
-use crate::observe::admin::page;
+use crate::observe::admin::{OF_SCRAPERS, error};
 use crate::s3::host;
 use crate::secret::Secret;
 
 /// Paths for a supervisor of processes, without a token: they show the state alone.
 const WITHOUT_TOKEN: [&str; 2] = ["/livez", "/readyz"];
-/// Pages that scrapers fetch by names that nobody has listed.
-const OF_SCRAPERS: [&str; 3] = ["/livez", "/metrics", "/readyz"];
 /// A browser shows a dialog for the password. Programs send `Bearer`.
 const CHALLENGE: HeaderValue =
     HeaderValue::from_static("Basic realm=\"cosgate admin\", charset=\"UTF-8\"");
@@ -22,35 +20,36 @@ const CHALLENGE: HeaderValue =
 /// The refusal of a request that may not see its page.
 pub(super) fn refusal<B>(request: &Request<B>, server: &Server) -> Option<Response<String>> {
     let (path, headers) = (request.uri().path(), request.headers());
-    if is_misdirected(path, headers, server) {
-        return Some(misdirected());
+    if is_misdirected(request, server) {
+        return Some(misdirected(path));
     }
     if is_of_another_site(path, headers) {
-        let text = "a page of another site cannot read this\n";
-        return Some(page(StatusCode::FORBIDDEN, text));
+        let why = "a page of another site cannot read this";
+        return Some(error(path, StatusCode::FORBIDDEN, why));
     }
     let token = server.admin_token.as_ref()?;
     if WITHOUT_TOKEN.contains(&path) || shows_token(headers, &token.value) {
         return None;
     }
-    let text = "this page needs [server] admin_token: send \"Authorization: Bearer TOKEN\", or in a browser any user name and the token as the password\n";
-    let mut response = page(StatusCode::UNAUTHORIZED, text);
+    let why = "this page needs [server] admin_token: send \"Authorization: Bearer TOKEN\", or in a browser any user name and the token as the password";
+    let mut response = error(path, StatusCode::UNAUTHORIZED, why);
     response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
     Some(response)
 }
 
 /// The refusal of a request for a change that is no POST, or that a web page has a browser send. The page of
 /// cosgate itself requests no change.
-pub(super) fn change_refusal(method: &Method, headers: &HeaderMap) -> Option<Response<String>> {
-    if *method != Method::POST {
-        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
+pub(super) fn change_refusal<B>(request: &Request<B>) -> Option<Response<String>> {
+    let (path, headers) = (request.uri().path(), request.headers());
+    if *request.method() != Method::POST {
+        let mut response = error(path, StatusCode::METHOD_NOT_ALLOWED, "only POST");
         let allow = HeaderValue::from_static("POST");
         response.headers_mut().insert(ALLOW, allow);
         return Some(response);
     }
     if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
-        let text = "a web page cannot request this: use curl\n";
-        return Some(page(StatusCode::FORBIDDEN, text));
+        let why = "a web page cannot request this: use curl";
+        return Some(error(path, StatusCode::FORBIDDEN, why));
     }
     None
 }
@@ -59,34 +58,37 @@ pub(super) fn change_refusal(method: &Method, headers: &HeaderMap) -> Option<Res
 ///
 /// On an address that is not loopback, scrapers that are there already use names that nobody has listed: for
 /// them names are checked there once `admin_hosts` says which are meant.
-fn is_misdirected(path: &str, headers: &HeaderMap, server: &Server) -> bool {
+fn is_misdirected<B>(request: &Request<B>, server: &Server) -> bool {
     let is_loopback = server
         .admin
         .is_none_or(|admin| admin.ip().to_canonical().is_loopback());
     match &server.admin_hosts {
-        Some(names) => host::is_misdirected(headers, names),
-        None if is_loopback || !OF_SCRAPERS.contains(&path) => host::is_misdirected(headers, &[]),
+        Some(names) => host::is_misdirected(request, names),
+        None if is_loopback || !OF_SCRAPERS.contains(&request.uri().path()) => {
+            host::is_misdirected(request, &[])
+        }
         None => false,
     }
 }
 
 /// The response to a request under a name that is not the admin listener's (RFC 9110 section 15.5.20).
-fn misdirected() -> Response<String> {
-    page(
+fn misdirected(path: &str) -> Response<String> {
+    error(
+        path,
         StatusCode::MISDIRECTED_REQUEST,
-        "this Host is not a name of the admin listener: use its address or localhost, or add the name to [server] admin_hosts\n",
+        "this Host is not a name of the admin listener: use its address or localhost, or add the name to [server] admin_hosts",
     )
 }
 
 /// Whether a browser requests this for a page of another site. A link to the status page may be followed.
 fn is_of_another_site(path: &str, headers: &HeaderMap) -> bool {
-    let said = |name| headers.get(name).map(HeaderValue::as_bytes);
-    let is_link = path == "/" && said("sec-fetch-mode") == Some(b"navigate");
+    let value = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let is_link = path == "/" && value("sec-fetch-mode") == Some(b"navigate");
     let is_own = |site: &[u8]| [&b"same-origin"[..], b"none"].contains(&site);
-    said("sec-fetch-site").is_some_and(|site| !is_own(site)) && !is_link
+    value("sec-fetch-site").is_some_and(|site| !is_own(site)) && !is_link
 }
 
-/// Whether the request has `token`, as `Bearer` or as the password of `Basic`. How long that takes says nothing
+/// Whether the request has `token`, as `Bearer` or as the password of `Basic`. How long that takes reveals nothing
 /// of the token but its length.
 fn shows_token(headers: &HeaderMap, token: &Secret) -> bool {
     let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -208,11 +210,11 @@ mod tests {
     #[test]
     fn changes_are_no_web_page_s() {
         let refused = |method: Method, header: Option<(&'static str, &'static str)>| {
-            let mut headers = HeaderMap::new();
+            let mut request = Request::builder().method(method);
             if let Some((name, value)) = header {
-                headers.insert(name, HeaderValue::from_static(value));
+                request = request.header(name, value);
             }
-            let refusal = change_refusal(&method, &headers);
+            let refusal = change_refusal(&request.body(()).unwrap());
             refusal.map(|response| response.status().as_u16())
         };
         assert_eq!(refused(Method::POST, None), None);

@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -28,13 +28,13 @@ use crate::clock::wall_clock;
 use crate::downstream::live::LiveConfig;
 use crate::downstream::readiness::ReadinessCheck;
 use crate::downstream::reloads::Reloads;
-use crate::observe::admin::{answer, page, read_only, readyz, reloaded};
+use crate::observe::admin::{self, json_page, other_page, page, read_only, readyz, reloaded};
 use crate::observe::{MetricsView, RateHistory, TextFormat};
 use crate::proxy::Shared;
 use documents::{DocumentError, Parameters};
 
 /// Connections at once: a scraper or two, and someone who looks. The next one takes the place of the
-/// oldest, so that nobody who says nothing keeps a probe from its response.
+/// oldest, so that nobody who sends nothing keeps a probe from its response.
 const CONNECTIONS: usize = 64;
 /// The longest that one connection is kept.
 const CONNECTION_TIME: Duration = Duration::from_mins(1);
@@ -118,16 +118,16 @@ async fn respond<B>(pages: &Arc<AdminPages>, request: &Request<B>) -> Response<S
     if let Some(refusal) = access::refusal(request, &shared.config().server) {
         return refusal;
     }
-    let (method, headers) = (request.method(), request.headers());
-    match request.uri().path() {
+    let (method, path) = (request.method(), request.uri().path());
+    match path {
         "/reload" => {
             drop(shared); // it may be replaced
-            match access::change_refusal(method, headers) {
+            match access::change_refusal(request) {
                 None => reload(pages.reloads.as_ref()).await,
                 Some(refusal) => refusal,
             }
         }
-        "/keys/refresh" => match access::change_refusal(method, headers) {
+        "/keys/refresh" => match access::change_refusal(request) {
             None => document(pages, request, StatusCode::ACCEPTED).await,
             Some(refusal) => refusal,
         },
@@ -137,25 +137,25 @@ async fn respond<B>(pages: &Arc<AdminPages>, request: &Request<B>) -> Response<S
             let readiness = pages.readiness.readiness(&shared, is_verbose).await;
             readyz(method, is_verbose, &readiness)
         }
-        "/" | "/config" | "/keys" | "/status.json" | "/tenants" => match read_only(method) {
+        "/" | "/config" | "/keys" | "/status.json" | "/tenants" => match read_only(method, path) {
             None => document(pages, request, StatusCode::OK).await,
             Some(refusal) => refusal,
         },
-        "/status.css" => asset(method, "text/css; charset=utf-8", status_page::STYLE),
+        "/status.css" => asset(request, "text/css; charset=utf-8", status_page::STYLE),
         "/status.js" => asset(
-            method,
+            request,
             "text/javascript; charset=utf-8",
             status_page::SCRIPT,
         ),
         path => {
             let metrics = || {
-                let accept = headers.get(ACCEPT);
+                let accept = request.headers().get(ACCEPT);
                 let accept = accept.and_then(|accept| accept.to_str().ok());
                 let format = TextFormat::accepted(accept);
                 let view = metrics_view(&pages.live, &shared);
                 (shared.metrics().render(&view, format), format)
             };
-            answer(method, path, metrics)
+            other_page(method, path, metrics)
         }
     }
 }
@@ -169,24 +169,26 @@ async fn document<B>(
     let path = request.uri().path().to_owned();
     let query = request.uri().query().map(str::to_owned);
     let pages = Arc::clone(pages);
-    let made = spawn_blocking(move || make(&pages, &path, query.as_deref()));
-    let (status, content_type, text) = match made.await {
-        Ok(Ok(AdminDocument::Page(text))) => (status, "text/html; charset=utf-8", text),
-        Ok(Ok(AdminDocument::Json(value))) => (status, "application/json", lines(&value)),
-        Ok(Err(error)) => {
+    let made = spawn_blocking(move || {
+        let made = make(&pages, &path, query.as_deref());
+        made.map_err(|error| {
             let (status, why) = match error {
                 DocumentError::Invalid(why) => (StatusCode::BAD_REQUEST, why),
                 DocumentError::Conflict(why) => (StatusCode::CONFLICT, why),
                 DocumentError::Unknown(why) => (StatusCode::NOT_FOUND, why),
             };
-            (status, "application/json", lines(&json!({ "error": why })))
+            admin::error(&path, status, &why)
+        })
+    });
+    match made.await {
+        Ok(Ok(AdminDocument::Page(text))) => typed(status, "text/html; charset=utf-8", text),
+        Ok(Ok(AdminDocument::Json(value))) => json_page(status, lines(&value)),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            admin::error(request.uri().path(), status, "this page failed")
         }
-        Err(_) => return page(StatusCode::INTERNAL_SERVER_ERROR, "this page failed\n"),
-    };
-    let mut response = page(status, text);
-    let content_type = HeaderValue::from_static(content_type);
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
+    }
 }
 
 /// What a page is.
@@ -231,11 +233,23 @@ fn lines(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-fn asset(method: &Method, content_type: &'static str, text: &'static str) -> Response<String> {
-    if let Some(refusal) = read_only(method) {
-        return refusal;
+fn asset<B>(
+    request: &Request<B>,
+    content_type: &'static str,
+    text: &'static str,
+) -> Response<String> {
+    match read_only(request.method(), request.uri().path()) {
+        None => typed(StatusCode::OK, content_type, text),
+        Some(refusal) => refusal,
     }
-    let mut response = page(StatusCode::OK, text);
+}
+
+fn typed(
+    status: StatusCode,
+    content_type: &'static str,
+    text: impl Into<String>,
+) -> Response<String> {
+    let mut response = page(status, text);
     let content_type = HeaderValue::from_static(content_type);
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
@@ -280,7 +294,7 @@ fn metrics_view(live: &LiveConfig, shared: &Shared) -> MetricsView {
 async fn reload(reloads: Option<&Reloads>) -> Response<String> {
     let requested = reloads.and_then(Reloads::request);
     match requested {
-        Some(answer) => reloaded(answer.await.ok()),
+        Some(requested) => reloaded(requested.await.ok()),
         None => reloaded(None),
     }
 }

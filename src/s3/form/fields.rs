@@ -123,7 +123,7 @@ impl Form {
     }
 
     /// Refuses a field that means nothing here. A policy may cover such fields; without one nobody
-    /// answers for them.
+    /// vouches for them.
     pub(crate) fn check_all_known(&self) -> Result<(), S3Error> {
         let unknown = self
             .fields()

@@ -1,8 +1,8 @@
 //! Browser forms (`POST Object`): their framing, their fields and their policy, as AWS documents them.
 //!
 //! 1. [`FormReader`] takes `multipart/form-data` apart, up to the first byte of the file: a [`Form`];
-//! 2. [`FormPolicy`] says what a signed form may ask;
-//! 3. [`FormPut`] is what it asks, in the words of a PUT of its file, and how success is to be answered.
+//! 2. [`FormPolicy`] limits what a signed form may request;
+//! 3. [`FormPut`] is what it requests, in the terms of a PUT of its file, and the response that a success gets.
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html>
 
@@ -23,7 +23,7 @@ use std::borrow::Cow;
 
 use crate::error::{Code, S3Error};
 
-/// The refusal of a body that is not the form it says it is.
+/// The refusal of a body that is not the form it claims to be.
 fn malformed(why: impl Into<Cow<'static, str>>) -> S3Error {
     let why = why.into();
     let text =

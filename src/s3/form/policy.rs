@@ -1,4 +1,4 @@
-//! [`FormPolicy`]: what a signed form may ask.
+//! [`FormPolicy`]: what a signed form may request.
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html>
 

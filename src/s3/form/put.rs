@@ -1,4 +1,4 @@
-//! [`FormPut`]: what a form asks, in the words of a PUT of its file.
+//! [`FormPut`]: what a form requests, in the words of a PUT of its file.
 
 use http::header::HeaderValue;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -16,7 +16,7 @@ use crate::s3::{ObjectKey, xml};
 const MAX_REDIRECT: usize = 2048;
 const CHECKSUM_ALGORITHM: &str = "x-amz-checksum-algorithm";
 
-/// What a form asks: the parts of a PUT, and how its success is answered.
+/// What a form requests: the parts of a PUT, and the response that its success gets.
 #[derive(Clone, Debug)]
 pub struct FormPut {
     /// The key.
@@ -27,7 +27,7 @@ pub struct FormPut {
     pub success: SuccessAction,
 }
 
-/// How a success is answered.
+/// The response that a success gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SuccessAction {
     /// 201 with a document that names the object.
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_form_can_ask_is_refused() {
+    fn what_no_form_can_request_is_refused() {
         for field in [
             ("x-amz-copy-source", "photos/other"),
             ("x-amz-copy-source-if-match", "e"),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn success_is_answered_as_the_form_says() {
+    fn a_success_gets_the_response_that_the_form_names() {
         let action = |fields: &[(&str, &str)]| read(fields).map(|put| put.success);
         let status = |status| action(&[("success_action_status", status)]).unwrap();
         assert_eq!(status("200"), SuccessAction::Empty(StatusCode::OK));

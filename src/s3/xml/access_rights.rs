@@ -64,7 +64,7 @@ impl AccessRights {
         Ok(Self(grants.collect::<Result<_, S3Error>>()?))
     }
 
-    /// Reads what COS says.
+    /// Reads what COS reports.
     pub(crate) fn of_cos(body: &[u8]) -> Result<Self, S3Error> {
         let (owner, grants) = read(body)?;
         let owner = owner.ok_or_else(|| malformed("it has no Owner"))?;

@@ -99,7 +99,7 @@ fn name_in(request: &S3Request<'_>, name: &str) -> String {
     }
 }
 
-/// The elements in which a listing repeats where it began, and the parameters that said so.
+/// The elements in which a listing repeats where it began, and the parameters that set it.
 fn markers(operation: Operation) -> &'static [(&'static str, &'static str)] {
     match operation {
         Operation::ListMultipartUploads => &[

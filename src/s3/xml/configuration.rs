@@ -1,4 +1,4 @@
-//! What is configured of a bucket, or asked for an object, put from S3's words into COS's and back.
+//! What is configured of a bucket, or requested of an object, put from S3's terms into COS's and back.
 //!
 //! The tables below name every element that may stand there. A document is read by them and written anew at
 //! once, so nothing passes that is not in one. S3's elements are those of its API reference; COS's those of
@@ -436,13 +436,13 @@ impl Configuration {
         let translation = Translation {
             from,
             to: Vocabulary::Cos,
-            is_answer: false,
+            is_response: false,
             buckets,
         };
         self.translated(body, translation)
     }
 
-    /// Puts what COS answers into the words of `to`. `buckets` gives the client's name for a real bucket.
+    /// Puts what COS returns into the words of `to`. `buckets` gives the client's name for a real bucket.
     pub(crate) fn for_client(
         self,
         body: &[u8],
@@ -452,7 +452,7 @@ impl Configuration {
         let translation = Translation {
             from: Vocabulary::Cos,
             to,
-            is_answer: true,
+            is_response: true,
             buckets,
         };
         self.translated(body, translation)
@@ -480,7 +480,7 @@ impl ElementRow {
     }
 }
 
-/// Gives the other side's name for a bucket of this name, and region if that is said too. `None` if the
+/// Gives the other side's name for a bucket of this name, and region if that is given too. `None` if the
 /// client has no such bucket.
 type BucketNames<'n> = &'n dyn Fn(Option<&str>, &str) -> Option<String>;
 
@@ -489,8 +489,8 @@ type BucketNames<'n> = &'n dyn Fn(Option<&str>, &str) -> Option<String>;
 struct Translation<'n> {
     from: Vocabulary,
     to: Vocabulary,
-    /// COS says it, and no client.
-    is_answer: bool,
+    /// COS reports it, and no client.
+    is_response: bool,
     buckets: BucketNames<'n>,
 }
 
@@ -514,8 +514,8 @@ impl Translation<'_> {
             }
             self.element(document, writer, row)?;
         }
-        let unsaid = rows.iter().filter(|row| !row.implied.is_empty());
-        for row in unsaid.filter(|row| !seen.contains(&row.name(self.from))) {
+        let unstated = rows.iter().filter(|row| !row.implied.is_empty());
+        for row in unstated.filter(|row| !seen.contains(&row.name(self.from))) {
             match (self.from, self.to) {
                 (Vocabulary::Cos, Vocabulary::S3) => writer.element(row.s3, row.implied),
                 (Vocabulary::Cos, Vocabulary::Cos) => {}
@@ -552,7 +552,7 @@ impl Translation<'_> {
             }
             holds => {
                 let text = document.text()?;
-                if matches!(holds, Withheld) && self.is_answer {
+                if matches!(holds, Withheld) && self.is_response {
                     return Ok(());
                 }
                 if name.is_empty() || matches!(holds, Withheld) {
@@ -605,8 +605,8 @@ impl Translation<'_> {
                     Vocabulary::Cos => *cos,
                     Vocabulary::S3 => *s3,
                 };
-                let mut said = words.iter().filter(|_| !trimmed.is_empty());
-                let pair = said.find(|pair| word(self.from, pair) == trimmed);
+                let mut matches = words.iter().filter(|_| !trimmed.is_empty());
+                let pair = matches.find(|pair| word(self.from, pair) == trimmed);
                 return match pair.map(|pair| word(self.to, pair)) {
                     Some("") => Err(self.untranslatable(&format!("{} {trimmed}", row.s3))),
                     Some(other) => Ok(Cow::Borrowed(other)),
@@ -637,11 +637,11 @@ impl Translation<'_> {
         match (row.holds, self.to, other) {
             (Bucket, _, Some(other)) => Ok(other),
             (BucketResource, Vocabulary::S3, Some(other)) => Ok(format!("arn:aws:s3:::{other}")),
-            (BucketResource, Vocabulary::Cos, Some(other)) if self.is_answer => {
+            (BucketResource, Vocabulary::Cos, Some(other)) if self.is_response => {
                 let region = region.unwrap_or_default();
                 Ok(format!("qcs::cos:{region}::{other}"))
             }
-            (_, _, None) if !self.is_answer => Err(S3Error::new(
+            (_, _, None) if !self.is_response => Err(S3Error::new(
                 Code::AccessDenied,
                 format!(
                     "Name a bucket of yours in {} that is in the same region, and that you may write to as a whole.",
@@ -728,7 +728,7 @@ mod tests {
     const SAME: BucketNames<'static> = &|_, name| Some(name.to_owned());
 
     #[test]
-    fn what_cos_implies_is_said_to_s3_and_demanded_of_it() {
+    fn what_cos_implies_is_stated_to_s3_and_demanded_of_it() {
         let until = "<RetainUntilDate>2030-01-01T00:00:00.000Z</RetainUntilDate>";
         let without = format!("<Retention>{until}</Retention>");
         let kind = Configuration::Retention;

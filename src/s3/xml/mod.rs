@@ -4,25 +4,27 @@
 //! reader here did not.
 
 mod access_rights;
-mod answers;
 mod common_prefixes;
 mod configuration;
 mod document;
+mod elements;
 mod requests;
+mod responses;
 mod sts;
 
 pub(crate) use access_rights::AccessRights;
-pub use answers::DeleteFailure;
-pub use answers::ListedBucket;
-use answers::write_owner;
-pub use answers::{DeleteResult, Deleted, list_buckets, location, unset};
-pub(crate) use answers::{UpstreamError, object_attributes, post_response};
 pub(crate) use common_prefixes::common_prefixes;
 pub use configuration::Vocabulary;
 pub use requests::{CompleteRequest, DeleteObject, DeleteRequest, Part, Tagging};
+pub use responses::DeleteFailure;
+pub use responses::ListedBucket;
+use responses::write_owner;
+pub use responses::{DeleteResult, Deleted, list_buckets, location, unset};
+pub(crate) use responses::{UpstreamError, object_attributes, post_response};
 
-pub use answers::error;
-pub(crate) use answers::native_error;
 pub(crate) use document::NAMESPACE;
+pub(crate) use elements::each_element;
+pub use responses::error;
+pub(crate) use responses::native_error;
 pub use sts::sts_error;
 pub(crate) use sts::{CallerIdentity, StsResponseBody, caller_identity, sts_response};

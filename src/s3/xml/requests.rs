@@ -28,7 +28,7 @@ pub struct DeleteRequest {
 /// One object of a [`DeleteRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteObject {
-    /// The key as it stands there, not checked yet: one bad key is answered by itself.
+    /// The key as it stands there, not checked yet: one bad key gets an error of its own.
     pub key: String,
     /// `VersionId`
     pub version_id: Option<String>,

@@ -21,29 +21,29 @@ pub(crate) struct StsResponseBody<'a> {
     pub subject: Option<&'a str>,
 }
 
-/// The document of `answer` to `asked`.
+/// The document of `body` to `requested`.
 pub(crate) fn sts_response(
     requested: &StsRequest,
-    answer: &StsResponseBody<'_>,
+    body: &StsResponseBody<'_>,
     request_id: &str,
 ) -> String {
     let action = requested.action_name();
     let (response, result) = (format!("{action}Response"), format!("{action}Result"));
     let mut writer = Writer::in_namespace(&response, NAMESPACE);
     writer.open(&result);
-    writer.element_if("SubjectFromWebIdentityToken", answer.subject);
+    writer.element_if("SubjectFromWebIdentityToken", body.subject);
     if let Some(role) = requested.role() {
         writer.open("AssumedRoleUser");
         writer.element("Arn", &format!("{}/{}", role.arn, role.session));
-        let id = format!("{}:{}", answer.key_id, role.session);
+        let id = format!("{}:{}", body.key_id, role.session);
         writer.element("AssumedRoleId", &id);
         writer.close("AssumedRoleUser");
     }
     writer.open("Credentials");
-    writer.element("AccessKeyId", answer.key_id);
-    writer.element("SecretAccessKey", answer.secret);
-    writer.element("SessionToken", answer.token);
-    writer.element("Expiration", answer.expires);
+    writer.element("AccessKeyId", body.key_id);
+    writer.element("SecretAccessKey", body.secret);
+    writer.element("SessionToken", body.token);
+    writer.element("Expiration", body.expires);
     writer.close("Credentials");
     writer.close(&result);
     writer.open("ResponseMetadata");

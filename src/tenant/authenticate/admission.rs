@@ -1,4 +1,4 @@
-//! What a tenant asks of its callers besides their proof: a certificate, an address.
+//! What a tenant requires of its callers besides their proof: a certificate, an address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,10 +15,10 @@ use crate::timestamp::Timestamp;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What all tenants ask.
+/// What all tenants require.
 #[derive(Debug)]
 pub(super) struct Admissions {
-    /// By the tenant's index; a template's tenants ask no certificate.
+    /// By the tenant's index; a template's tenants require no certificate.
     rules: Vec<Admission>,
     /// Each with its tenant's index.
     certificates: Vec<(Arc<str>, usize)>,
@@ -162,7 +162,7 @@ impl Admissions {
     }
 
     /// Refuses a caller whose proof is good, but who comes without its certificate or from elsewhere.
-    /// It is told no reason: it may be a thief of the key, and the log has it.
+    /// It gets no reason: it may be a thief of the key, and the log has it.
     pub(super) fn check(
         &self,
         caller: &Authenticated,

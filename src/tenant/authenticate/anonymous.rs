@@ -101,7 +101,7 @@ pub(super) fn refuse_page(
     Ok(())
 }
 
-/// Whether a browser says that a page is behind the request: `Origin`, `Sec-Fetch-Site` of another
+/// Whether a browser states that a page is behind the request: `Origin`, `Sec-Fetch-Site` of another
 /// site, or a `Referer` of another host.
 fn comes_from_a_page(headers: &HeaderMap, host: &str) -> bool {
     let other_site = headers

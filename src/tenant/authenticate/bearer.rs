@@ -60,7 +60,7 @@ pub(crate) fn may_need_newer_keys(error: &S3Error) -> bool {
 }
 
 impl Tenants {
-    /// Checks a token. Nothing that it says is told to the client or the log before it is verified.
+    /// Checks a token. Nothing that it states reaches the client or the log before it is verified.
     pub(super) fn bearer(
         &self,
         token: &str,
@@ -94,7 +94,7 @@ impl Tenants {
     }
 
     /// The index of the identity provider whose keys cannot have made `token`, or do not count at `now`,
-    /// so that it is worth asking for newer ones.
+    /// so that it is worth requesting newer ones.
     pub(crate) fn lacks_key_of(&self, token: &str, now: Timestamp) -> Option<usize> {
         let token = Jwt::parse(token).ok()?;
         let (index, identity) = self.provider_of(&token)?;
@@ -172,7 +172,7 @@ impl Tenants {
             .as_ref()
             .filter(|name| claims.has(name));
         if let Some(claim) = named {
-            // Only a tenant that has said so is named by this provider.
+            // Only a tenant that has declared so is named by this provider.
             let tenant = claims.text(claim).and_then(|name| {
                 let trusting = self.trusting.get(index)?;
                 trusting.get(name).and_then(|tenant| self.all.get(*tenant))

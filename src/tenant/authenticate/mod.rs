@@ -1,4 +1,4 @@
-//! Who asks: one file for each kind of proof, and what else a tenant asks of its callers.
+//! Who calls: one file for each kind of proof, and what else a tenant requires of its callers.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -149,7 +149,7 @@ pub enum Identity {
     Session {
         /// The key's id.
         key_id: Arc<str>,
-        /// Whom the identity provider said it is, if the key was got with a token.
+        /// Whom the identity provider names, if the key was got with a token.
         subject: Option<Arc<str>>,
         /// The local key that the key was got with, if it was not a token.
         access_key: Option<Arc<str>>,
@@ -339,7 +339,7 @@ impl Tenants {
     }
 
     /// From now on the tokens of the identity provider at `index` are checked with `keys` alone. They
-    /// count once [`Tenants::confirm_keys`] has said when they were read.
+    /// count once [`Tenants::confirm_keys`] has set when they were read.
     pub(crate) fn replace_keys(&self, index: usize, keys: KeySet) {
         if let Some(identity) = self.identities.get(index) {
             identity.replace_keys(keys);
@@ -370,7 +370,7 @@ impl Tenants {
         Ok(Authenticated::new(tenant, Identity::Assumed, payload))
     }
 
-    /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
+    /// Finds out who sent `head`, which is as it came, and `requested`, which is in S3's terms. `now` is the
     /// local clock.
     ///
     /// Any mark of a signature makes the request one that must be signed well: nothing falls back
@@ -386,7 +386,7 @@ impl Tenants {
         caller.map(Identified)
     }
 
-    /// Holds a caller whose proof is good to what else its tenant asks: a certificate, an address.
+    /// Holds a caller whose proof is good to what else its tenant requires: a certificate, an address.
     pub(crate) fn admit(
         &self,
         Identified(caller): Identified,
@@ -500,7 +500,7 @@ impl Tenants {
             (tenant, Identity::Certificate(Arc::clone(name)))
         } else if let Some((uid, tenant)) = self.admissions.user(connection) {
             let tenant = of(tenant)?;
-            // Something on this machine may pass on what a page asks.
+            // Something on this machine may pass on what a page requests.
             anonymous::refuse_page(head, bucket, tenant, true)?;
             (tenant, Identity::Unix(uid))
         } else {
@@ -544,7 +544,7 @@ impl Authenticated {
         &self.identity
     }
 
-    /// What the client said of its body, and so what must be checked while it streams.
+    /// What the client declared of its body, and so what must be checked while it streams.
     pub fn payload(&self) -> Mode {
         self.payload
     }

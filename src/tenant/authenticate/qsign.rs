@@ -22,7 +22,7 @@ use crate::timestamp::Timestamp;
 const COS_TOKEN: HeaderName = HeaderName::from_static(native::TOKEN);
 
 impl Tenants {
-    /// Checks `head`, which is as it came: nothing of it has been put into S3's words.
+    /// Checks `head`, which is as it came: nothing of it has been put into S3's terms.
     pub(super) fn native(&self, head: &Parts, now: Timestamp) -> Result<Authenticated, S3Error> {
         self.check_native_allowed()?;
         let query = Query::parse(head.uri.query().unwrap_or_default())?;

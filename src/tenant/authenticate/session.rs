@@ -176,7 +176,7 @@ impl Tenants {
         self.identities.get(index)
     }
 
-    /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for, if it asks for any.
+    /// Checks a call of STS, whose body is `form`, and makes the keys that it requests, if it requests any.
     /// They are to be given to a caller who is admitted.
     pub(crate) fn issue(
         &self,
@@ -270,7 +270,7 @@ impl Tenants {
         if session_token(&SECURITY_TOKEN, &call.head.headers, query.pairs())?.is_some() {
             return Err(S3Error::new(
                 Code::AccessDenied,
-                "Access Denied: session keys cannot ask for session keys; use a local access key.",
+                "Access Denied: session keys cannot request session keys; use a local access key.",
             ));
         }
         let claim = call.claim()?;
@@ -280,7 +280,7 @@ impl Tenants {
         Ok((tenant, key))
     }
 
-    /// Who has signed a call that asks who they are: a session key may.
+    /// Who has signed a call that requests who they are: a session key may.
     fn caller_of(
         &self,
         call: &SignedCall<'_>,

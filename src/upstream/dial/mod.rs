@@ -46,7 +46,7 @@ pub(crate) struct Dialer {
     remembered: Mutex<HashMap<String, KnownAddresses>>,
 }
 
-/// The addresses of a name when they last served, and when DNS was last asked for it.
+/// The addresses of a name when they last served, and when DNS last resolved it.
 #[derive(Debug)]
 struct KnownAddresses {
     addresses: Vec<SocketAddr>,
@@ -71,7 +71,7 @@ impl Dialer {
         }
     }
 
-    /// The same through an HTTP proxy, which is asked for a tunnel (`CONNECT`, RFC 9110 section 9.3.6).
+    /// The same through an HTTP proxy, which opens a tunnel (`CONNECT`, RFC 9110 section 9.3.6).
     #[must_use]
     pub(crate) fn through(self, proxy: HttpProxy) -> Self {
         Self {
@@ -133,7 +133,7 @@ impl Dialer {
                 Ok(tcp)
             }
             Err(error) => {
-                self.ask_again(&name);
+                self.resolve_again(&name);
                 Err(DialError::Connect(error))
             }
         }
@@ -150,12 +150,12 @@ impl Dialer {
             self.connect_timeout / 2,
             lookup_host((to.host.as_str(), to.port)),
         );
-        let answer = match requested.await {
+        let resolved = match requested.await {
             Ok(Ok(found)) => Ok(found.take(ADDRESSES).collect()),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
-        candidates(answer, remembered).map_err(DialError::Resolve)
+        candidates(resolved, remembered).map_err(DialError::Resolve)
     }
 
     fn recall(&self, name: &str) -> Recalled {
@@ -198,8 +198,8 @@ impl Dialer {
         );
     }
 
-    /// None of the addresses answered: ask DNS at the next connection, but keep what served before.
-    fn ask_again(&self, name: &str) {
+    /// None of the addresses responded: resolve it at the next connection, but keep what served before.
+    fn resolve_again(&self, name: &str) {
         let mut remembered = self
             .remembered
             .lock()
@@ -216,7 +216,7 @@ impl Dialer {
 enum Recalled {
     /// Use these.
     Fresh(Vec<SocketAddr>),
-    /// Ask DNS, and use these after its response or in its place.
+    /// Resolve it, and use these after its response or in its place.
     Stale(Vec<SocketAddr>),
 }
 
@@ -238,10 +238,10 @@ async fn try_each(addresses: &[SocketAddr], end: Instant) -> io::Result<(TcpStre
 
 /// The response of DNS followed by what served before; an error only when there is neither.
 fn candidates(
-    answer: io::Result<Vec<SocketAddr>>,
+    resolved: io::Result<Vec<SocketAddr>>,
     remembered: Vec<SocketAddr>,
 ) -> io::Result<Vec<SocketAddr>> {
-    let mut all = match answer {
+    let mut all = match resolved {
         Ok(found) => found,
         Err(_) if !remembered.is_empty() => Vec::new(),
         Err(error) => return Err(error),
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_certificate_is_checked_against_the_name_that_was_asked_for() {
+    async fn the_certificate_is_checked_against_the_name_that_was_requested() {
         let server = tls_server("sts.test").await;
         let dialer = dialer(true, server.address, &server.roots);
         let mut stream = dialer.dial("sts.test").await.unwrap();
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plain_connection_goes_where_it_is_told() {
+    async fn a_plain_connection_goes_to_the_configured_address() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stream = Dialer::new(None, Some(address.to_string()), LIMIT, LIMIT)
@@ -458,7 +458,7 @@ mod tests {
             "{unknown:?}"
         );
         dialer.remember(authority.clone(), vec![address], address);
-        dialer.ask_again(&authority);
+        dialer.resolve_again(&authority);
         assert!(dialer.dial(&authority).await.is_ok());
     }
 

@@ -12,7 +12,7 @@ use super::{DialError, HostPort};
 use crate::encoding::percent::percent_decode;
 use crate::secret::Secret;
 
-/// Bytes of a proxy's answer at most.
+/// Bytes of a proxy's response at most.
 const PROXY_HEAD_BYTES: usize = 8 * 1024;
 
 /// An HTTP proxy that opens tunnels.
@@ -48,7 +48,7 @@ impl HttpProxy {
         })
     }
 
-    /// Asks for a tunnel to `to`. What follows the response's head is the other side's.
+    /// Requests a tunnel to `to`. What follows the response's head is the other side's.
     pub(super) async fn open(&self, tcp: &mut TcpStream, to: &HostPort) -> io::Result<()> {
         let host = if to.host.contains(':') {
             format!("[{}]:{}", to.host, to.port)
@@ -63,16 +63,16 @@ impl HttpProxy {
         }
         head.push_str("\r\n");
         tcp.write_all(head.as_bytes()).await?;
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            if answer.len() == PROXY_HEAD_BYTES {
-                return Err(io::Error::other("its answer is too long"));
+        let mut response = Vec::new();
+        while !response.ends_with(b"\r\n\r\n") {
+            if response.len() == PROXY_HEAD_BYTES {
+                return Err(io::Error::other("its response is too long"));
             }
-            answer.push(tcp.read_u8().await?); // no byte of the tunnel's may be taken
+            response.push(tcp.read_u8().await?); // no byte of the tunnel's may be taken
         }
-        let status = answer.split(|byte| *byte == b' ').nth(1);
+        let status = response.split(|byte| *byte == b' ').nth(1);
         let status = status.unwrap_or_default();
-        if answer.starts_with(b"HTTP/1.") && status.len() == 3 && status.starts_with(b"2") {
+        if response.starts_with(b"HTTP/1.") && status.len() == 3 && status.starts_with(b"2") {
             return Ok(());
         }
         let status: String = status.escape_ascii().take(16).map(char::from).collect();

@@ -1,6 +1,6 @@
 """s3fs (on aiobotocore) and pyarrow's S3FileSystem (on the AWS SDK for C++) with default settings. The argument says which.
 
-Told what to do on standard input, one JSON object a line; answers each with a line: {"done": …} or {"refused": …}.
+Reads tasks from standard input, one JSON object a line, and writes a line for each: {"done": …} or {"refused": …}.
 """
 
 import json
@@ -96,7 +96,7 @@ if __name__ == "__main__":
     FS = {"s3fs": S3Fs, "pyarrow": PyArrow}[sys.argv[1]]()
     for line in sys.stdin:
         try:
-            answer = {"done": done(FS, **json.loads(line))}
+            result = {"done": done(FS, **json.loads(line))}
         except Exception as error:  # whatever the client raises is a finding
-            answer = {"refused": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+            result = {"refused": f"{type(error).__name__}: {error}"}
+        print(json.dumps(result), flush=True)

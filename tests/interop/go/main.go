@@ -1,5 +1,5 @@
-// AWS SDK for Go v2 with default settings. Told what to do on standard input, one JSON object a line;
-// answers each with a line: {"done": …} or {"refused": …}.
+// AWS SDK for Go v2 with default settings. Reads tasks from standard input, one JSON object a line, and
+// writes a line for each: {"done": …} or {"refused": …}.
 package main
 
 import (
@@ -181,16 +181,16 @@ func main() {
 		"default":  s3.NewFromConfig(settings, here),
 		"required": s3.NewFromConfig(settings, here, required),
 	}}
-	answers := json.NewEncoder(os.Stdout)
+	results := json.NewEncoder(os.Stdout)
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		done, err := p.do(ctx, lines.Bytes())
-		answer := map[string]any{"done": done}
+		result := map[string]any{"done": done}
 		if err != nil {
-			answer = map[string]any{"refused": err.Error()}
+			result = map[string]any{"refused": err.Error()}
 		}
-		if err := answers.Encode(answer); err != nil {
+		if err := results.Encode(result); err != nil {
 			panic(err)
 		}
 	}

@@ -14,7 +14,7 @@ import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
 import software.amazon.awssdk.protocols.jsoncore.JsonNode;
 
-/** Hadoop's file system on S3, with what its page on other stores says must be set. Told what to do line by line, see Lines.java. */
+/** Hadoop's file system on S3, with what its page on other stores says must be set. Reads its tasks line by line, see Lines.java. */
 public class HadoopS3a {
     private static final int COPY = 64 << 10;
 
@@ -32,18 +32,18 @@ public class HadoopS3a {
         files = FileSystem.get(URI.create("s3a://demo/"), settings);
     }
 
-    private String put(Path path, JsonNode asked) throws IOException {
-        boolean overwrite = !"no".equals(Lines.text(asked, "overwrite"));
-        try (InputStream source = Files.newInputStream(java.nio.file.Path.of(Lines.text(asked, "file")));
+    private String put(Path path, JsonNode task) throws IOException {
+        boolean overwrite = !"no".equals(Lines.text(task, "overwrite"));
+        try (InputStream source = Files.newInputStream(java.nio.file.Path.of(Lines.text(task, "file")));
                 OutputStream target = files.create(path, overwrite)) {
             source.transferTo(target);
         }
         return "null";
     }
 
-    private String get(Path path, JsonNode asked) throws IOException {
+    private String get(Path path, JsonNode task) throws IOException {
         try (InputStream source = files.open(path, COPY);
-                OutputStream target = Files.newOutputStream(java.nio.file.Path.of(Lines.text(asked, "file")))) {
+                OutputStream target = Files.newOutputStream(java.nio.file.Path.of(Lines.text(task, "file")))) {
             source.transferTo(target);
         }
         return "null";
@@ -82,26 +82,26 @@ public class HadoopS3a {
         return "null";
     }
 
-    private static Path path(JsonNode asked, String name) {
-        String key = Lines.text(asked, name);
-        return new Path("s3a://" + Lines.text(asked, "Bucket") + "/" + (key == null ? "" : key));
+    private static Path path(JsonNode task, String name) {
+        String key = Lines.text(task, name);
+        return new Path("s3a://" + Lines.text(task, "Bucket") + "/" + (key == null ? "" : key));
     }
 
-    private String done(JsonNode asked) throws IOException {
-        switch (Lines.text(asked, "way")) {
-            case "put": case "upload": return put(path(asked, "Key"), asked);
-            case "get": return get(path(asked, "Key"), asked);
-            case "list": return list(path(asked, "Prefix"));
-            case "walk": return walk(path(asked, "Prefix"));
-            case "move": return must(files.rename(path(asked, "Key"), path(asked, "to")));
-            case "make": return must(files.mkdirs(path(asked, "Key")));
-            case "exists": return String.valueOf(files.exists(path(asked, "Key")));
-            case "remove": return must(files.delete(path(asked, "Prefix"), true));
-            default: throw new IOException("no such way: " + asked);
+    private String done(JsonNode task) throws IOException {
+        switch (Lines.text(task, "way")) {
+            case "put": case "upload": return put(path(task, "Key"), task);
+            case "get": return get(path(task, "Key"), task);
+            case "list": return list(path(task, "Prefix"));
+            case "walk": return walk(path(task, "Prefix"));
+            case "move": return must(files.rename(path(task, "Key"), path(task, "to")));
+            case "make": return must(files.mkdirs(path(task, "Key")));
+            case "exists": return String.valueOf(files.exists(path(task, "Key")));
+            case "remove": return must(files.delete(path(task, "Prefix"), true));
+            default: throw new IOException("no such way: " + task);
         }
     }
 
     public static void main(String[] arguments) throws IOException {
-        Lines.answer(new HadoopS3a()::done);
+        Lines.run(new HadoopS3a()::done);
     }
 }

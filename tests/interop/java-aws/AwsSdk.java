@@ -51,12 +51,12 @@ public class AwsSdk {
                 .multipartConfiguration(parts -> parts.minimumPartSizeInBytes(PART).thresholdInBytes(PART)).build();
     }
 
-    private String put(S3Client s3, JsonNode asked, String bucket, String key) throws IOException {
-        Path file = Path.of(Lines.text(asked, "file"));
-        RequestBody body = "stream".equals(Lines.text(asked, "body"))
+    private String put(S3Client s3, JsonNode task, String bucket, String key) throws IOException {
+        Path file = Path.of(Lines.text(task, "file"));
+        RequestBody body = "stream".equals(Lines.text(task, "body"))
                 ? RequestBody.fromInputStream(Files.newInputStream(file), Files.size(file))
                 : RequestBody.fromBytes(Files.readAllBytes(file));
-        String algorithm = Lines.text(asked, "ChecksumAlgorithm");
+        String algorithm = Lines.text(task, "ChecksumAlgorithm");
         PutObjectResponse done = s3.putObject(put -> put.bucket(bucket).key(key).checksumAlgorithm(algorithm), body);
         List<String> sums = new ArrayList<>();
         sum(sums, "CRC32", done.checksumCRC32());
@@ -73,16 +73,16 @@ public class AwsSdk {
         }
     }
 
-    private String upload(JsonNode asked, String bucket, String key) {
-        String algorithm = Lines.text(asked, "ChecksumAlgorithm");
-        transfers.uploadFile(upload -> upload.source(Path.of(Lines.text(asked, "file")))
+    private String upload(JsonNode task, String bucket, String key) {
+        String algorithm = Lines.text(task, "ChecksumAlgorithm");
+        transfers.uploadFile(upload -> upload.source(Path.of(Lines.text(task, "file")))
                 .putObjectRequest(put -> put.bucket(bucket).key(key).checksumAlgorithm(algorithm))).completionFuture().join();
         return "null";
     }
 
-    private String get(S3Client s3, JsonNode asked, String bucket, String key) throws IOException {
-        Path file = Path.of(Lines.text(asked, "file"));
-        String range = Lines.text(asked, "Range");
+    private String get(S3Client s3, JsonNode task, String bucket, String key) throws IOException {
+        Path file = Path.of(Lines.text(task, "file"));
+        String range = Lines.text(task, "Range");
         Files.deleteIfExists(file);
         if (range != null) {
             s3.getObject(get -> get.bucket(bucket).key(key).range(range), ResponseTransformer.toFile(file));
@@ -93,9 +93,9 @@ public class AwsSdk {
         return "null";
     }
 
-    private String listed(S3Client s3, JsonNode asked, String bucket) {
-        Integer size = asked.field("pageSize").map(number -> Integer.valueOf(number.asNumber())).orElse(null);
-        ListObjectsV2Request request = ListObjectsV2Request.builder().bucket(bucket).prefix(Lines.text(asked, "Prefix")).maxKeys(size).build();
+    private String listed(S3Client s3, JsonNode task, String bucket) {
+        Integer size = task.field("pageSize").map(number -> Integer.valueOf(number.asNumber())).orElse(null);
+        ListObjectsV2Request request = ListObjectsV2Request.builder().bucket(bucket).prefix(Lines.text(task, "Prefix")).maxKeys(size).build();
         List<String> pages = new ArrayList<>();
         for (ListObjectsV2Response page : s3.listObjectsV2Paginator(request)) {
             pages.add(Lines.list(page.contents().stream().map(S3Object::key).map(Lines::quoted).collect(Collectors.toList())));
@@ -103,41 +103,41 @@ public class AwsSdk {
         return Lines.list(pages);
     }
 
-    private String remove(S3Client s3, JsonNode asked, String bucket) {
-        List<ObjectIdentifier> doomed = asked.field("Delete").orElseThrow().field("Objects").orElseThrow().asArray().stream()
+    private String remove(S3Client s3, JsonNode task, String bucket) {
+        List<ObjectIdentifier> doomed = task.field("Delete").orElseThrow().field("Objects").orElseThrow().asArray().stream()
                 .map(object -> ObjectIdentifier.builder().key(Lines.text(object, "Key")).build()).collect(Collectors.toList());
         List<String> deleted = s3.deleteObjects(delete -> delete.bucket(bucket).delete(keys -> keys.objects(doomed))).deleted()
                 .stream().map(object -> Lines.quoted(object.key())).collect(Collectors.toList());
         return "{\"Deleted\":" + Lines.list(deleted) + "}";
     }
 
-    private static String sign(JsonNode asked, String bucket, String key) {
+    private static String sign(JsonNode task, String bucket, String key) {
         S3Configuration pathStyle = S3Configuration.builder().pathStyleAccessEnabled(true).build();
         Duration minute = Duration.ofMinutes(1);
         try (S3Presigner signer = S3Presigner.builder().endpointOverride(ENDPOINT).serviceConfiguration(pathStyle).build()) {
-            return Lines.quoted(("put".equals(Lines.text(asked, "call"))
+            return Lines.quoted(("put".equals(Lines.text(task, "call"))
                     ? signer.presignPutObject(put -> put.signatureDuration(minute).putObjectRequest(o -> o.bucket(bucket).key(key))).url()
                     : signer.presignGetObject(get -> get.signatureDuration(minute).getObjectRequest(o -> o.bucket(bucket).key(key))).url())
                     .toString());
         }
     }
 
-    private String done(JsonNode asked) throws IOException {
-        S3Client s3 = clients.get(asked.field("client").map(JsonNode::text).orElse("default"));
-        String bucket = Lines.text(asked, "Bucket");
-        String key = Lines.text(asked, "Key");
-        switch (Lines.text(asked, "way")) {
-            case "put": return put(s3, asked, bucket, key);
-            case "upload": return upload(asked, bucket, key);
-            case "get": return get(s3, asked, bucket, key);
-            case "list": return listed(s3, asked, bucket);
-            case "remove": return remove(s3, asked, bucket);
-            case "sign": return sign(asked, bucket, key);
-            default: throw new IOException("no such way: " + asked);
+    private String done(JsonNode task) throws IOException {
+        S3Client s3 = clients.get(task.field("client").map(JsonNode::text).orElse("default"));
+        String bucket = Lines.text(task, "Bucket");
+        String key = Lines.text(task, "Key");
+        switch (Lines.text(task, "way")) {
+            case "put": return put(s3, task, bucket, key);
+            case "upload": return upload(task, bucket, key);
+            case "get": return get(s3, task, bucket, key);
+            case "list": return listed(s3, task, bucket);
+            case "remove": return remove(s3, task, bucket);
+            case "sign": return sign(task, bucket, key);
+            default: throw new IOException("no such way: " + task);
         }
     }
 
     public static void main(String[] arguments) throws IOException {
-        Lines.answer(new AwsSdk()::done);
+        Lines.run(new AwsSdk()::done);
     }
 }

@@ -10,33 +10,33 @@ import software.amazon.awssdk.awscore.exception.AwsServiceException;
 import software.amazon.awssdk.protocols.jsoncore.JsonNode;
 
 /**
- * Tells a program what to do on its standard input, one JSON object a line; each is answered with a line: {"done": …} or
+ * Runs a program by the tasks on its standard input, one JSON object a line, and writes a line for each: {"done": …} or
  * {"refused": …}.
  */
 final class Lines {
     interface Program {
         /** What was done, as JSON. */
-        String done(JsonNode asked) throws IOException;
+        String done(JsonNode task) throws IOException;
     }
 
-    static void answer(Program program) throws IOException {
-        PrintStream answers = new PrintStream(System.out, true, StandardCharsets.UTF_8);
+    static void run(Program program) throws IOException {
+        PrintStream results = new PrintStream(System.out, true, StandardCharsets.UTF_8);
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             try {
-                answers.println("{\"done\":" + program.done(JsonNode.parser().parse(line)) + "}");
+                results.println("{\"done\":" + program.done(JsonNode.parser().parse(line)) + "}");
             } catch (IOException | RuntimeException error) {
                 Throwable cause = error instanceof CompletionException ? error.getCause() : error;
                 String code = cause instanceof AwsServiceException service && service.awsErrorDetails() != null
                         ? service.awsErrorDetails().errorCode() + ": " : "";
-                answers.println("{\"refused\":" + quoted(code + cause) + "}");
+                results.println("{\"refused\":" + quoted(code + cause) + "}");
             }
         }
         System.exit(0);
     }
 
-    static String text(JsonNode asked, String name) {
-        return asked.field(name).map(JsonNode::text).orElse(null);
+    static String text(JsonNode task, String name) {
+        return task.field(name).map(JsonNode::text).orElse(null);
     }
 
     static String quoted(String text) {

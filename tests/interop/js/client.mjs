@@ -1,5 +1,5 @@
-// AWS SDK for JavaScript v3 with default settings. Told what to do on standard input, one JSON object a line;
-// answers each with a line: {"done": …} or {"refused": …}.
+// AWS SDK for JavaScript v3 with default settings. Reads tasks from standard input, one JSON object a line, and
+// writes a line for each: {"done": …} or {"refused": …}.
 import { createReadStream } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
@@ -43,9 +43,9 @@ const ways = {
   upload: async (s3, { file, body, partSize, ...where }) =>
     new Upload({ client: s3, partSize, params: { ...where, Body: await bodies[body](file) } }).done(),
   get: async (s3, { file, ...where }) => {
-    const { Body, ...answer } = await s3.send(new GetObjectCommand(where));
+    const { Body, ...result } = await s3.send(new GetObjectCommand(where));
     await writeFile(file, Body);
-    return answer;
+    return result;
   },
   head: (s3, where) => s3.send(new HeadObjectCommand(where)),
   copy: (s3, where) => s3.send(new CopyObjectCommand(where)),
@@ -63,11 +63,11 @@ const ways = {
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { way, client = "default", ...rest } = JSON.parse(line);
-  let answer;
+  let result;
   try {
-    answer = { done: (await ways[way](clients[client], rest)) ?? null };
+    result = { done: (await ways[way](clients[client], rest)) ?? null };
   } catch (error) {
-    answer = { refused: String(error.stack) };
+    result = { refused: String(error.stack) };
   }
-  process.stdout.write(`${JSON.stringify(answer)}\n`);
+  process.stdout.write(`${JSON.stringify(result)}\n`);
 }

@@ -1,4 +1,4 @@
-// A page of another origin. with_cors.py bundles it, opens it in a browser, and says in `window.asked` which step to
+// A page of another origin. with_cors.py bundles it, opens it in a browser, and names in `window.task` which step to
 // take, with which values; what came of it goes back to the page's own site.
 import { GetObjectCommand, HeadObjectCommand, ListObjectsV2Command, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import {
@@ -37,7 +37,7 @@ function s3({ endpoint, id, secret, region }) {
   });
 }
 
-async function answer(response) {
+async function read(response) {
   const headers = Object.fromEntries(response.headers);
   return { status: response.status, headers, text: await response.text() };
 }
@@ -52,14 +52,14 @@ function cos({ id, secret, authority, scheme }) {
 }
 
 const steps = {
-  async sdk(asked) {
-    const client = s3(asked);
-    const object = { Bucket: asked.bucket, Key: `${asked.prefix}sdk a+b 中.txt` };
+  async sdk(task) {
+    const client = s3(task);
+    const object = { Bucket: task.bucket, Key: `${task.prefix}sdk a+b 中.txt` };
     const put = await client.send(new PutObjectCommand({ ...object, Body: "from a page", Metadata: { colour: "blue" } }));
     const head = await client.send(new HeadObjectCommand(object));
     const got = await client.send(new GetObjectCommand({ ...object, Range: "bytes=5-" }));
-    const listed = await client.send(new ListObjectsV2Command({ Bucket: asked.bucket, Prefix: asked.prefix }));
-    const none = await client.send(new GetObjectCommand({ ...object, Key: `${asked.prefix}none` })).catch((error) => error);
+    const listed = await client.send(new ListObjectsV2Command({ Bucket: task.bucket, Prefix: task.prefix }));
+    const none = await client.send(new GetObjectCommand({ ...object, Key: `${task.prefix}none` })).catch((error) => error);
     const denied = await client.send(new PutObjectCommand({ ...object, Key: "bob/x", Body: "x" })).catch((error) => error);
     return {
       etag: put.ETag === head.ETag && put.ETag,
@@ -72,25 +72,25 @@ const steps = {
     };
   },
 
-  async sdk_multipart(asked) {
-    const client = s3(asked);
-    const bytes = sample(asked.size);
-    const params = { Bucket: asked.bucket, Key: `${asked.prefix}sdk-multipart`, Body: new Blob([bytes]) };
+  async sdk_multipart(task) {
+    const client = s3(task);
+    const bytes = sample(task.size);
+    const params = { Bucket: task.bucket, Key: `${task.prefix}sdk-multipart`, Body: new Blob([bytes]) };
     await new Upload({ client, params, partSize: 5 * MIB }).done();
     const got = await client.send(new GetObjectCommand({ Bucket: params.Bucket, Key: params.Key }));
     return { sha256: await sha256(await got.Body.transformToByteArray()) };
   },
 
-  async cos(asked) {
-    const client = cos(asked);
-    const object = { Bucket: asked.bucket, Region: asked.region, Key: `${asked.prefix}cos a+b 中.txt` };
+  async cos(task) {
+    const client = cos(task);
+    const object = { Bucket: task.bucket, Region: task.region, Key: `${task.prefix}cos a+b 中.txt` };
     const put = await client.putObject({ ...object, Body: new Blob(["from a page"]), Headers: { "x-cos-meta-colour": "blue" } });
     const head = await client.headObject(object);
     const got = await client.getObject(object);
-    const listed = await client.getBucket({ Bucket: asked.bucket, Region: asked.region, Prefix: asked.prefix });
-    const none = await client.headObject({ ...object, Key: `${asked.prefix}none` }).catch((error) => error);
-    const file = new Blob([sample(asked.size)]);
-    const big = { ...object, Key: `${asked.prefix}cos-multipart` };
+    const listed = await client.getBucket({ Bucket: task.bucket, Region: task.region, Prefix: task.prefix });
+    const none = await client.headObject({ ...object, Key: `${task.prefix}none` }).catch((error) => error);
+    const file = new Blob([sample(task.size)]);
+    const big = { ...object, Key: `${task.prefix}cos-multipart` };
     await client.uploadFile({ ...big, Body: file, SliceSize: MIB, ChunkSize: 5 * MIB });
     const whole = await client.getObject({ ...big, DataType: "blob" });
     await client.deleteObject(object);
@@ -105,10 +105,10 @@ const steps = {
   },
 
   // Uppy asks for a presigned URL for each of its requests, puts the parts, and must read their ETags.
-  async uppy(asked) {
-    const client = s3(asked);
+  async uppy(task) {
+    const client = s3(task);
     const command = ({ method, key, uploadId, partNumber, contentType }) => {
-      const of = { Bucket: asked.bucket, Key: key, UploadId: uploadId };
+      const of = { Bucket: task.bucket, Key: key, UploadId: uploadId };
       if (method === "GET") return new ListPartsCommand(of);
       if (method === "DELETE") return new AbortMultipartUploadCommand(of);
       if (method === "POST") return uploadId ? new CompleteMultipartUploadCommand(of) : new CreateMultipartUploadCommand(of);
@@ -119,26 +119,26 @@ const steps = {
     const uppy = new Uppy().use(AwsS3, {
       shouldUseMultipart: true,
       getChunkSize: () => 5 * MIB,
-      generateObjectKey: (file) => `${asked.prefix}uppy/${file.name}`,
+      generateObjectKey: (file) => `${task.prefix}uppy/${file.name}`,
       signRequest: async (request) => ({ url: await getSignedUrl(client, command(request), { expiresIn: 600 }) }),
     });
-    uppy.addFile({ name: "photo-0001.jpg", type: "image/jpeg", data: new Blob([sample(asked.size)]) });
+    uppy.addFile({ name: "photo-0001.jpg", type: "image/jpeg", data: new Blob([sample(task.size)]) });
     const { successful, failed } = await uppy.upload();
     return { successful: successful.length, failed: failed.map(({ error }) => String(error)) };
   },
 
   // With `fetch` alone: presigned URLs, forms, public objects.
   async fetches({ requests }) {
-    const answers = [];
+    const results = [];
     for (const { url, form, file, ...options } of requests) {
       if (form) {
         options.body = new FormData();
         for (const [name, value] of Object.entries(form)) options.body.append(name, value);
         options.body.append("file", new Blob([file]), "a file.txt");
       }
-      answers.push(await fetch(url, options).then(answer, (error) => ({ failed: error.name })));
+      results.push(await fetch(url, options).then(read, (error) => ({ failed: error.name })));
     }
-    return answers;
+    return results;
   },
 
   async images({ urls }) {
@@ -153,9 +153,9 @@ const steps = {
   },
 };
 
-const { step, ...asked } = window.asked;
-const told = await steps[step](asked).then(
-  (told) => ({ told }),
+const { step, ...task } = window.task;
+const result = await steps[step](task).then(
+  (result) => ({ result }),
   (error) => ({ error: `${error?.stack ?? error?.message ?? JSON.stringify(error)}` }),
 );
-await fetch("/told", { method: "POST", body: JSON.stringify(told) });
+await fetch("/result", { method: "POST", body: JSON.stringify(result) });

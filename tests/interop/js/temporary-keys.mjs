@@ -9,28 +9,28 @@ import { text } from "node:stream/consumers";
 import COS from "cos-nodejs-sdk-v5";
 import STS from "qcloud-cos-sts";
 
-const asked = JSON.parse(await text(process.stdin));
-const { Bucket, Region, inside, outside } = asked;
+const task = JSON.parse(await text(process.stdin));
+const { Bucket, Region, inside, outside } = task;
 
 // The local key signs in COS's own way, which covers a body by its Content-MD5.
 async function vended() {
-  const { host } = new URL(asked.cosgate);
+  const { host } = new URL(task.cosgate);
   const body = JSON.stringify({ bucket: Bucket, allowPrefixes: [`${inside}*`] });
   const md5 = createHash("md5").update(body).digest("base64");
   const Authorization = COS.getAuthorization({
-    SecretId: asked.id,
-    SecretKey: asked.secret,
+    SecretId: task.id,
+    SecretKey: task.secret,
     Method: "POST",
     Pathname: "/.cosgate/credentials",
     Headers: { host, "content-md5": md5 },
   });
-  const answer = await fetch(`${asked.cosgate}/.cosgate/credentials`, {
+  const response = await fetch(`${task.cosgate}/.cosgate/credentials`, {
     method: "POST",
     headers: { Authorization, "Content-MD5": md5 },
     body,
   });
-  if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
-  return answer.json();
+  if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
+  return response.json();
 }
 
 const ways = {
@@ -40,7 +40,7 @@ const ways = {
 };
 
 function keys() {
-  if (asked.from === "cosgate") {
+  if (task.from === "cosgate") {
     return {
       getAuthorization: (_, callback) =>
         vended().then(({ credentials, startTime, expiredTime }) =>
@@ -54,7 +54,7 @@ function keys() {
         ),
     };
   }
-  return Promise.resolve(ways[asked.from](asked)).then(({ credentials }) => ({
+  return Promise.resolve(ways[task.from](task)).then(({ credentials }) => ({
     SecretId: credentials.tmpSecretId,
     SecretKey: credentials.tmpSecretKey,
     SecurityToken: credentials.sessionToken,
@@ -62,7 +62,7 @@ function keys() {
 }
 
 // cosgate's COS is its HTTP proxy: no name is looked up.
-const cos = new COS({ ...(await keys()), Protocol: "http:", Proxy: asked.cos });
+const cos = new COS({ ...(await keys()), Protocol: "http:", Proxy: task.cos });
 
 async function seen(call) {
   try {

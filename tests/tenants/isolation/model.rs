@@ -66,7 +66,7 @@ impl<'w> Model<'w> {
             let bytes = format!("{PUBLIC_MARK} {key}").into_bytes();
             let put = Call::new(world.gateway.addr, "PUT", &target(Bucket::Photos, key));
             let put = put.header("x-amz-meta-owner", PUBLIC_MARK);
-            put.body(bytes.clone()).ask().assert_ok();
+            put.body(bytes.clone()).fetch().assert_ok();
             let (owner, tag) = (PUBLIC_MARK, None);
             public.insert(key.to_owned(), Object { bytes, owner, tag });
         }
@@ -705,24 +705,27 @@ impl<'w> Model<'w> {
         }
         assert!(reply.whole, "the response was cut: {reply:?}");
         self.check_page(who, call, &reply);
-        let mut said = format!("{:?} {}", reply.headers, reply.text());
+        let mut shown = format!("{:?} {}", reply.headers, reply.text());
         for token in ["ContinuationToken", "NextContinuationToken"] {
-            let token = BASE64_URL_SAFE_NO_PAD.decode(element(&said, token));
-            said += &String::from_utf8_lossy(&token.unwrap_or_default());
+            let token = BASE64_URL_SAFE_NO_PAD.decode(element(&shown, token));
+            shown += &String::from_utf8_lossy(&token.unwrap_or_default());
         }
         let theirs = [who.other().body_mark(), "far-1", "ap-beijing"];
         for hidden in theirs.iter().chain(&["myqcloud", "AKID", "q-sign"]) {
-            assert!(!said.contains(hidden), "{hidden} is shown: {said}");
+            assert!(!shown.contains(hidden), "{hidden} is shown: {shown}");
         }
         let named = &mut self.tenants[who as usize].named;
         named.extend(names_in(call));
-        let mut said = readable(&said);
+        let mut shown = readable(&shown);
         for name in named.iter().rev() {
-            said = said.replace(name, ""); // it may have a bucket with this name
+            shown = shown.replace(name, ""); // it may have a bucket with this name
         }
         for unheard in MARKS {
             let own = unheard == who.key_mark();
-            assert!(own || !said.contains(unheard), "{unheard} is shown: {said}");
+            assert!(
+                own || !shown.contains(unheard),
+                "{unheard} is shown: {shown}"
+            );
         }
         reply
     }

@@ -1,5 +1,5 @@
-//! AWS SDK for Rust with default settings. Told what to do on standard input, one JSON object a line; answers
-//! each with a line: {"done": …} or {"refused": …}.
+//! AWS SDK for Rust with default settings. Reads tasks from standard input, one JSON object a line,
+//! and writes a line for each: {"done": …} or {"refused": …}.
 
 use std::error::Error;
 use std::io::{self, BufRead as _, Write as _};
@@ -16,23 +16,23 @@ use aws_sdk_s3::types::{
 };
 use serde_json::{Value, json};
 
-type Answer = Result<Value, Box<dyn Error>>;
+type Done = Result<Value, Box<dyn Error>>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (default, required) = (client(false)?, client(true)?);
     for line in io::stdin().lock().lines() {
-        let asked = Asked(serde_json::from_str(&line?)?);
-        let s3 = match asked.text("client") {
+        let task = Task(serde_json::from_str(&line?)?);
+        let s3 = match task.text("client") {
             Some("required") => &required,
             _ => &default,
         };
-        let answer = match answer(s3, &asked).await {
+        let result = match perform(s3, &task).await {
             Ok(done) => json!({ "done": done }),
-            Err(error) => json!({ "refused": told(&*error) }),
+            Err(error) => json!({ "refused": described(&*error) }),
         };
         let mut out = io::stdout().lock();
-        writeln!(out, "{answer}")?;
+        writeln!(out, "{result}")?;
         out.flush()?;
     }
     Ok(())
@@ -62,26 +62,26 @@ fn client(required: bool) -> Result<Client, std::env::VarError> {
     Ok(Client::from_conf(config.build()))
 }
 
-async fn answer(s3: &Client, asked: &Asked) -> Answer {
-    match asked.text("way") {
-        Some("get") => get(s3, asked).await,
-        Some("list") => list(s3, asked).await,
-        Some("put") => put(s3, asked).await,
-        Some("remove") => remove(s3, asked).await,
-        Some("sign") => sign(s3, asked).await,
-        Some("upload") => upload(s3, asked).await,
+async fn perform(s3: &Client, task: &Task) -> Done {
+    match task.text("way") {
+        Some("get") => get(s3, task).await,
+        Some("list") => list(s3, task).await,
+        Some("put") => put(s3, task).await,
+        Some("remove") => remove(s3, task).await,
+        Some("sign") => sign(s3, task).await,
+        Some("upload") => upload(s3, task).await,
         way => Err(format!("no such way: {way:?}").into()),
     }
 }
 
-async fn put(s3: &Client, asked: &Asked) -> Answer {
+async fn put(s3: &Client, task: &Task) -> Done {
     let put = s3
         .put_object()
-        .bucket(asked.need("Bucket")?)
-        .key(asked.need("Key")?);
+        .bucket(task.need("Bucket")?)
+        .key(task.need("Key")?);
     let put = put
-        .set_checksum_algorithm(asked.algorithm())
-        .body(asked.body().await?);
+        .set_checksum_algorithm(task.algorithm())
+        .body(task.body().await?);
     let done = put.send().await?;
     Ok(json!({
         "ChecksumCRC32": done.checksum_crc32(),
@@ -92,32 +92,32 @@ async fn put(s3: &Client, asked: &Asked) -> Answer {
     }))
 }
 
-async fn get(s3: &Client, asked: &Asked) -> Answer {
+async fn get(s3: &Client, task: &Task) -> Done {
     let get = s3
         .get_object()
-        .bucket(asked.need("Bucket")?)
-        .key(asked.need("Key")?);
+        .bucket(task.need("Bucket")?)
+        .key(task.need("Key")?);
     let got = get
-        .set_range(asked.text("Range").map(str::to_owned))
-        .set_checksum_mode(asked.text("ChecksumMode").map(ChecksumMode::from))
+        .set_range(task.text("Range").map(str::to_owned))
+        .set_checksum_mode(task.text("ChecksumMode").map(ChecksumMode::from))
         .send()
         .await?;
-    std::fs::write(asked.need("file")?, got.body.collect().await?.into_bytes())?;
+    std::fs::write(task.need("file")?, got.body.collect().await?.into_bytes())?;
     Ok(Value::Null)
 }
 
-async fn upload(s3: &Client, asked: &Asked) -> Answer {
-    let (bucket, key) = (asked.need("Bucket")?, asked.need("Key")?);
+async fn upload(s3: &Client, task: &Task) -> Done {
+    let (bucket, key) = (task.need("Bucket")?, task.need("Key")?);
     let started = s3
         .create_multipart_upload()
         .bucket(bucket)
         .key(key)
-        .set_checksum_algorithm(asked.algorithm())
+        .set_checksum_algorithm(task.algorithm())
         .send()
         .await?;
     let id = started.upload_id().ok_or("no upload id")?;
-    let data = std::fs::read(asked.need("file")?)?;
-    let size = asked.0["partSize"]
+    let data = std::fs::read(task.need("file")?)?;
+    let size = task.0["partSize"]
         .as_u64()
         .ok_or("no partSize")?
         .try_into()?;
@@ -129,7 +129,7 @@ async fn upload(s3: &Client, asked: &Asked) -> Answer {
             .key(key)
             .upload_id(id)
             .part_number(number)
-            .set_checksum_algorithm(asked.algorithm())
+            .set_checksum_algorithm(task.algorithm())
             .body(ByteStream::from(piece.to_vec()))
             .send()
             .await?;
@@ -158,12 +158,12 @@ async fn upload(s3: &Client, asked: &Asked) -> Answer {
 }
 
 /// All pages, each a list of keys.
-async fn list(s3: &Client, asked: &Asked) -> Answer {
+async fn list(s3: &Client, task: &Task) -> Done {
     let list = s3
         .list_objects_v2()
-        .bucket(asked.need("Bucket")?)
-        .prefix(asked.need("Prefix")?);
-    let page_size = asked.0["pageSize"].as_i64().unwrap_or(1000).try_into()?;
+        .bucket(task.need("Bucket")?)
+        .prefix(task.need("Prefix")?);
+    let page_size = task.0["pageSize"].as_i64().unwrap_or(1000).try_into()?;
     let mut pages = list.into_paginator().page_size(page_size).send();
     let mut keys = Vec::new();
     while let Some(page) = pages.next().await {
@@ -178,8 +178,8 @@ async fn list(s3: &Client, asked: &Asked) -> Answer {
     Ok(Value::Array(keys))
 }
 
-async fn remove(s3: &Client, asked: &Asked) -> Answer {
-    let keys = asked.0["Delete"]["Objects"]
+async fn remove(s3: &Client, task: &Task) -> Done {
+    let keys = task.0["Delete"]["Objects"]
         .as_array()
         .ok_or("no Objects")?;
     let keys = keys.iter().filter_map(|object| object["Key"].as_str());
@@ -189,17 +189,17 @@ async fn remove(s3: &Client, asked: &Asked) -> Answer {
         .build()?;
     let done = s3
         .delete_objects()
-        .bucket(asked.need("Bucket")?)
+        .bucket(task.need("Bucket")?)
         .delete(doomed)
         .send()
         .await?;
     Ok(json!({ "Deleted": done.deleted().iter().map(|object| object.key()).collect::<Vec<_>>() }))
 }
 
-async fn sign(s3: &Client, asked: &Asked) -> Answer {
-    let (bucket, key) = (asked.need("Bucket")?, asked.need("Key")?);
+async fn sign(s3: &Client, task: &Task) -> Done {
+    let (bucket, key) = (task.need("Bucket")?, task.need("Key")?);
     let minute = PresigningConfig::expires_in(std::time::Duration::from_secs(60))?;
-    let request = match asked.need("call")? {
+    let request = match task.need("call")? {
         "put" => {
             s3.put_object()
                 .bucket(bucket)
@@ -219,9 +219,9 @@ async fn sign(s3: &Client, asked: &Asked) -> Answer {
 }
 
 /// One line of input.
-struct Asked(Value);
+struct Task(Value);
 
-impl Asked {
+impl Task {
     fn text(&self, name: &str) -> Option<&str> {
         self.0[name].as_str()
     }
@@ -245,7 +245,7 @@ impl Asked {
 }
 
 /// The error and all that led to it; S3's code is among that.
-fn told(error: &(dyn Error + 'static)) -> String {
+fn described(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

@@ -1,4 +1,4 @@
-//! [`ToldHead`]: what the access log has of a request's head, kept until the request's end. No allocation.
+//! [`LoggedHead`]: what the access log has of a request's head, kept until the request's end. No allocation.
 
 use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
@@ -10,32 +10,32 @@ use crate::observe::{AccessLine, CutText, LogBuffer};
 const USER_AGENT_BYTES: usize = 256;
 /// A longer host is cut. A DNS name has at most 253 bytes.
 const HOST_BYTES: usize = 128;
-/// A longer method is none of S3's, and not told.
+/// A longer method is none of S3's, and not logged.
 const METHOD_BYTES: usize = 15;
 
-/// The parts of a head that the log tells.
+/// The parts of a head that the log has.
 #[derive(Debug, Default)]
-pub(super) struct ToldHead {
+pub(super) struct LoggedHead {
     method: Option<Method>,
     user_agent: CutText<USER_AGENT_BYTES>,
     referer_host: CutText<HOST_BYTES>,
 }
 
-impl ToldHead {
-    /// What `log` tells of `head`.
+impl LoggedHead {
+    /// What `log` needs of `head`.
     pub(super) fn of(head: &Parts, log: &LogBuffer) -> Self {
-        if !log.tells_heads() {
+        if !log.needs_heads() {
             return Self::default();
         }
         let is_short = head.method.as_str().len() <= METHOD_BYTES;
-        let mut told = Self {
+        let mut logged = Self {
             method: is_short.then(|| head.method.clone()),
             ..Self::default()
         };
-        if log.tells_user_agents() {
-            told.read_client(&head.headers);
+        if log.needs_user_agents() {
+            logged.read_client(&head.headers);
         }
-        told
+        logged
     }
 
     fn read_client(&mut self, headers: &HeaderMap) {

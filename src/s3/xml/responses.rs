@@ -1,4 +1,4 @@
-//! The XML that cosgate answers, and what it must understand of COS's responses.
+//! The XML that cosgate returns, and what it must understand of COS's responses.
 
 use std::collections::HashSet;
 
@@ -32,7 +32,7 @@ pub struct Deleted {
     pub key: String,
     /// `VersionId`: what the client named.
     pub version_id: Option<String>,
-    /// `DeleteMarker`, as COS says it.
+    /// `DeleteMarker`, as COS reports it.
     pub delete_marker: Option<String>,
     /// `DeleteMarkerVersionId`
     pub delete_marker_version_id: Option<String>,
@@ -133,7 +133,7 @@ pub(crate) fn post_response(location: &str, bucket: &str, key: &str, etag: &str)
     writer.finish("PostResponse")
 }
 
-/// The document of an error; `resource` is the path that was asked.
+/// The document of an error; `resource` is the path that was requested.
 pub fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
     open_error(error, resource, request_id).finish("Error")
 }
@@ -173,18 +173,19 @@ impl DeleteResult {
         Ok(result)
     }
 
-    /// Adds a failure for each of `keys` that the result says nothing of: left out, it would look deleted.
-    pub(crate) fn answer_for(&mut self, keys: &[String]) {
+    /// Adds a failure for each of `keys` that the result does not report: left out, it would look deleted.
+    pub(crate) fn fail_unreported(&mut self, keys: &[String]) {
         let deleted = self.deleted.iter().map(|deleted| &*deleted.key);
         let failed = self.failures.iter().map(|failure| &*failure.key);
-        let told: HashSet<&str> = deleted.chain(failed).collect();
-        let silent = keys.iter().filter(|key| !told.contains(&***key));
+        let reported: HashSet<&str> = deleted.chain(failed).collect();
+        let silent = keys.iter().filter(|key| !reported.contains(&***key));
         let silent: Vec<_> = silent
             .map(|key| DeleteFailure {
                 key: key.clone(),
                 version_id: None,
                 code: Code::InternalError.as_str().to_owned(),
-                message: "The store did not say whether it deleted this key. Try again.".to_owned(),
+                message: "The store did not report whether it deleted this key. Try again."
+                    .to_owned(),
             })
             .collect();
         self.failures.extend(silent);
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_region_is_said_by_saying_nothing() {
+    fn the_first_region_is_an_empty_element() {
         assert!(location("ap-x").ends_with(">ap-x</LocationConstraint>"));
         assert!(location("us-east-1").ends_with("\"></LocationConstraint>"));
     }
@@ -362,7 +363,7 @@ mod tests {
         let xml = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Gone><Key>c</Key></Gone>\
             <Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>";
         let mut result = DeleteResult::parse(xml, LIMIT).unwrap();
-        result.answer_for(&["a", "b", "c"].map(str::to_owned));
+        result.fail_unreported(&["a", "b", "c"].map(str::to_owned));
         let failures: Vec<_> = result
             .failures
             .iter()
@@ -392,7 +393,7 @@ mod tests {
         }
 
         #[test]
-        fn no_answer_panics(body in any::<Vec<u8>>()) {
+        fn no_response_panics(body in any::<Vec<u8>>()) {
             let _ = DeleteResult::parse(&body, LIMIT);
             let _ = UpstreamError::parse(&body, LIMIT);
         }
