@@ -335,6 +335,13 @@ pub(super) mod tests {
             calls.first().map(|account| account.next_call().units)
         }
 
+        /// The account that the call in flight is for.
+        pub(in super::super) fn account(&self) -> Option<String> {
+            let calls = self.calls.lock().unwrap();
+            let account = calls.first()?.next_call().account.to_owned();
+            Some(account)
+        }
+
         pub(in super::super) fn answer(&self, now: Duration, units: u64, wait: Duration) {
             let account = self.calls.lock().unwrap().pop().unwrap();
             account.next_call();

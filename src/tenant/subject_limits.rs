@@ -127,6 +127,9 @@ impl fmt::Debug for SubjectLimits {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use super::super::shared_rate::tests::TestStore;
     use super::*;
 
     fn subjects(most: usize) -> Arc<SubjectLimits> {
@@ -158,6 +161,34 @@ mod tests {
         assert!(alice.admit(seconds(3)).is_err(), "she has been forgotten");
         drop((slot, alice, carol));
         assert_eq!(subjects.table.read().unwrap().by_name.len(), 2);
+    }
+
+    #[test]
+    fn replicas_share_one_account_for_each_subject_and_one_for_all_without_room() {
+        let limits = TenantLimits {
+            requests_per_second: Some(1),
+            ..TenantLimits::default()
+        };
+        let store = Arc::new(TestStore::default());
+        let shared = Arc::clone(&store) as Arc<dyn RateStore>;
+        let sharing = Sharing {
+            store: &shared,
+            owner: "web/",
+        };
+        let subjects = SubjectLimits::with_room(2, &limits, Some(sharing)).unwrap();
+        for (name, account) in [
+            ("web/alice", "web/alice requests"),
+            ("web/bob", "web/bob requests"),
+            ("web/carol", "web/ requests"),
+        ] {
+            let now = seconds(1);
+            let taken = subjects.of(name, now).poll_take(now, Waker::noop());
+            assert!(taken.is_pending());
+            assert_eq!(store.account().as_deref(), Some(account));
+            store.answer(now, 1, seconds(1));
+            let taken = subjects.of(name, now).poll_take(now, Waker::noop());
+            assert!(taken.is_ready());
+        }
     }
 
     #[test]
