@@ -525,7 +525,7 @@ fn fits(operator: &str, value: &Value) -> bool {
     }
 }
 
-fn wrong(message: impl Into<String>, fix: impl Into<String>) -> PolicyError {
+pub(super) fn wrong(message: impl Into<String>, fix: impl Into<String>) -> PolicyError {
     PolicyError {
         message: message.into(),
         fix: fix.into(),

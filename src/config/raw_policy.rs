@@ -4,7 +4,9 @@
 //! keys, the prefix of listings included; conditions are COS's to judge.
 
 use super::actions;
-use super::cam::{Condition, Effect, LIKELY_BYTES, Policy, PolicyError, ResourceName, Statement};
+use super::cam::{
+    Condition, Effect, LIKELY_BYTES, Policy, PolicyError, ResourceName, Statement, wrong,
+};
 use super::named_file::FileKind;
 use super::prefix::PrefixPattern;
 use super::problem::{Mistake, printable};
@@ -356,13 +358,6 @@ fn common<'p>(a: &'p PrefixPattern, b: &'p PrefixPattern) -> Option<&'p PrefixPa
 
 fn is_exact(pattern: &PrefixPattern) -> bool {
     matches!(pattern, PrefixPattern::Exact(_))
-}
-
-fn wrong(message: impl Into<String>, fix: impl Into<String>) -> PolicyError {
-    PolicyError {
-        message: message.into(),
-        fix: fix.into(),
-    }
 }
 
 #[cfg(test)]

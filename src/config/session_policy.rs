@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::aws_actions::{ActionKind, ActionSet};
-use super::cam::{Effect, PolicyError};
+use super::cam::{Effect, PolicyError, wrong};
 use super::key_glob::KeyGlob;
 use super::prefix::{self, PrefixPattern};
 use super::problem::printable;
@@ -400,13 +400,6 @@ fn texts<'j>(json: Option<&'j Value>, what: &str) -> Result<Vec<&'j str>, Policy
         let message = format!("its {what} is neither a text nor a list of texts");
         wrong(message, format!("write {what}, as AWS's grammar has it"))
     })
-}
-
-fn wrong(message: impl Into<String>, fix: impl Into<String>) -> PolicyError {
-    PolicyError {
-        message: message.into(),
-        fix: fix.into(),
-    }
 }
 
 #[cfg(test)]

@@ -157,6 +157,9 @@ macro_rules! operations {
             $($name,)*
         }
 
+        /// The row of each, at the index that it is as a number.
+        static ROWS: &[OperationRow] = &[$($row,)*];
+
         impl Operation {
             /// Every operation, by name; each at the index that it is as a number.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
@@ -169,12 +172,8 @@ macro_rules! operations {
             }
 
             fn row(self) -> &'static OperationRow {
-                match self {
-                    $(Self::$name => {
-                        const ROW_OF: OperationRow = $row;
-                        &ROW_OF
-                    })*
-                }
+                #[expect(clippy::indexing_slicing, reason = "there is a row for each, in the same order")]
+                &ROWS[self as usize]
             }
         }
     };
@@ -1056,13 +1055,14 @@ fn select(
     let is_part_read = |row: &OperationRow, selectors: &[&str]| {
         row.own_parameters == BY_PART && selectors == BY_PART
     };
-    let fits = |operation: &&Operation| {
-        let row = operation.row();
+    let method_name = method.as_str();
+    let fits = |row: &OperationRow| {
         row.scope == scope
-            && row.method == method.as_str()
+            && row.method == method_name
             && (row.selectors == selectors || is_part_read(row, selectors))
     };
-    let mut fitting = Operation::ALL.iter().filter(fits).copied();
+    let rows = Operation::ALL.iter().zip(ROWS);
+    let mut fitting = rows.filter_map(|(operation, row)| fits(row).then_some(*operation));
     // A copy has the form of an upload, but for its header.
     match (fitting.next(), fitting.next()) {
         (Some(one), None) => return Ok(one),

@@ -4,11 +4,11 @@
 
 use std::fmt;
 
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, Mac as _};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::mac::hmac_sha256;
+use super::mac::{derived, mac_of};
 use crate::encoding::hex::{parse_hex32, push_hex};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
@@ -47,24 +47,12 @@ impl ApiSigningKey {
     /// `date` is `YYYY-MM-DD`, UTC.
     pub fn derive(secret: &Secret, date: &str, service: &str) -> Self {
         let start = Zeroizing::new(format!("TC3{}", secret.expose()));
-        let mut mac = hmac_sha256(start.as_bytes());
-        for part in [date, service, TERMINATOR] {
-            let key = Zeroizing::new(<[u8; 32]>::from(
-                mac.chain_update(part).finalize().into_bytes(),
-            ));
-            mac = hmac_sha256(&*key);
-        }
-        Self(mac)
+        Self(derived(&start, &[date, service, TERMINATOR]))
     }
 
     /// The MAC of `message`.
     pub fn sign(&self, message: &[u8]) -> [u8; 32] {
-        self.0
-            .clone()
-            .chain_update(message)
-            .finalize()
-            .into_bytes()
-            .into()
+        mac_of(&self.0, message)
     }
 }
 
