@@ -93,8 +93,8 @@ impl InFlight {
         }
     }
 
-    /// Takes the request's place among those of `tenant`, if its own limits leave one. A place that is
-    /// given back still has to be paid for, from the rate that replicas share.
+    /// Takes the request's place among those of `tenant`, if its own limits leave one. If it returns
+    /// the place, the request still has to be taken of the rate that replicas share.
     pub(super) fn limit(&mut self, tenant: &Tenant) -> Result<Option<Slot>, S3Error> {
         let now = shape::now();
         let Some(limits) = tenant.limits(now) else {
