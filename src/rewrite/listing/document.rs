@@ -52,6 +52,7 @@ mod tests {
 
     use super::*;
     use crate::config::UpstreamSignature;
+    use crate::rewrite::listing::ResponseRewriter;
     use crate::rewrite::listing::tests::{
         LISTINGS, WHOLE, document, list, rewrite, rewritten, run, s3,
     };
