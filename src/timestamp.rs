@@ -9,6 +9,11 @@ use crate::encoding::split::split_once;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
+/// `20260115T123045Z`: `x-amz-date`, and the day of a credential scope in it. Every request has two, so it is on the
+/// stack.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AmzDate([u8; 16]);
+
 /// The calendar form of a [`Timestamp`].
 struct Civil {
     year: i64,
@@ -28,6 +33,24 @@ const PAIRS: &str = "00010203040506070809101112131415161718192021222324\
 const SECONDS_A_DAY: i64 = 86_400;
 /// 9999-12-31T23:59:59Z: later moments have no four-digit year.
 const LAST: i64 = 253_402_300_799;
+
+impl AmzDate {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default() // ASCII by construction
+    }
+
+    /// `20260115`.
+    pub fn day(&self) -> &str {
+        self.as_str().get(..8).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for AmzDate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 impl Timestamp {
     /// From Unix seconds, held within the years 1970 to 9999.
@@ -67,13 +90,16 @@ impl Timestamp {
 
     /// `20260115T123045Z`: `x-amz-date`.
     pub fn amz(self) -> String {
-        let c = self.civil();
-        let mut text = String::with_capacity(16);
-        c.push_date(&mut text, "");
-        text.push('T');
-        c.push_time(&mut text, "");
-        text.push('Z');
-        text
+        self.amz_date().as_str().to_owned()
+    }
+
+    /// What [`Timestamp::amz`] gives, without an allocation.
+    pub fn amz_date(self) -> AmzDate {
+        let [a, b, c, d, e, f, g] = self.civil().pairs();
+        AmzDate([
+            a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1], b'T', e[0], e[1], f[0], f[1], g[0],
+            g[1], b'Z',
+        ])
     }
 
     /// `2026-01-15T12:30:45Z`: RFC 3339, as STS and S3's XML write times.
@@ -85,11 +111,12 @@ impl Timestamp {
 
     /// Appends what [`Timestamp::iso8601`] gives. Each request is logged with it, so it must be quick.
     pub fn push_iso8601(self, text: &mut String) {
-        let c = self.civil();
-        c.push_date(text, "-");
-        text.push('T');
-        c.push_time(text, ":");
-        text.push('Z');
+        let [a, b, c, d, e, f, g] = self.civil().pairs();
+        let written = [
+            a[0], a[1], b[0], b[1], b'-', c[0], c[1], b'-', d[0], d[1], b'T', e[0], e[1], b':',
+            f[0], f[1], b':', g[0], g[1], b'Z',
+        ];
+        text.push_str(std::str::from_utf8(&written).unwrap_or_default()); // ASCII by construction
     }
 
     /// Appends `15/Jan/2026:12:30:45 +0000`: the date of Apache's and nginx's access logs.
@@ -229,6 +256,24 @@ impl Civil {
         (s / 3600, s / 60 % 60, s % 60)
     }
 
+    /// Century, year of it, month, day, hour, minute and second, in two digits each.
+    fn pairs(&self) -> [[u8; 2]; 7] {
+        let (h, m, s) = self.time();
+        let numbers = [
+            self.year / 100,
+            self.year % 100,
+            self.month,
+            self.day,
+            h,
+            m,
+            s,
+        ];
+        numbers.map(|number| {
+            let number = u8::try_from(number).unwrap_or_default();
+            [b'0' + number / 10 % 10, b'0' + number % 10]
+        })
+    }
+
     fn push_date(&self, text: &mut String, between: &str) {
         push_two(text, self.year / 100);
         push_two(text, self.year % 100);
@@ -257,9 +302,10 @@ fn push_two(text: &mut String, number: i64) {
 /// The number that the ASCII digits `from..to` of `text` write, if they are all digits.
 fn digits(text: &str, from: usize, to: usize) -> Option<i64> {
     let part = text.get(from..to)?;
-    part.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| part.parse().ok())?
+    part.bytes().try_fold(0, |number, byte| {
+        byte.is_ascii_digit()
+            .then(|| number * 10 + i64::from(byte - b'0'))
+    })
 }
 
 #[cfg(test)]

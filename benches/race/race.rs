@@ -55,6 +55,12 @@ enum Task {
         #[arg(long)]
         alone: bool,
     },
+    /// Measures what cosgate holds for streams whose readers have stopped.
+    Memory {
+        /// Without the minute of quiet.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Compares the instructions and allocations of a request with those in `counts.toml`.
     Count {
         /// Writes them there.
@@ -91,6 +97,11 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         Task::Count { save } => {
             site.plain = upstream::start(Arc::new(Objects::new(&[KIB])), None)?;
             counts::check(&site, save)
+        }
+        Task::Memory { quick } => {
+            site.plain = upstream::start(Arc::new(Objects::new(&[KIB, GIB])), None)?;
+            table::memory(&site, &[Proxy::Cosgate], &effort(quick))?;
+            Ok(true)
         }
         Task::Table { quick, alone } => {
             let objects = Arc::new(Objects::new(&[KIB, 64 * KIB, GIB]));

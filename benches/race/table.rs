@@ -300,7 +300,8 @@ impl Emptied {
     }
 }
 
-fn memory(site: &Site, proxies: &[Proxy], effort: &Effort) -> io::Result<()> {
+/// Prints what `proxies` hold for streams whose readers have stopped, and after `effort`'s quiet.
+pub(crate) fn memory(site: &Site, proxies: &[Proxy], effort: &Effort) -> io::Result<()> {
     println!("\nResident memory, with {STREAMS} streams whose reader has stopped.\n");
     println!("| proxy | idle, MiB | KiB a stream, GET | KiB a stream, PUT | after the GETs, MiB |");
     println!("|---|---|---|---|---|");

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use cosgate::doctor::{DoctorOptions, Finding, ProbeArea, examine};
+use cosgate::tenant::Tenants;
 
 use super::{USAGE, check, complain, print, printed};
 
@@ -22,12 +23,15 @@ pub(super) struct Arguments {
     /// The TOML file
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// Probe this tenant alone; else the first five
+    /// Probe this tenant alone; else the first five. A template's tenant is TEMPLATE/SUBJECT
     #[arg(long, short, value_name = "NAME")]
     tenant: Option<String>,
     /// Write nothing: the store's own behaviour is not probed
     #[arg(long)]
     read_only: bool,
+    /// Also wait until a temporary key has expired, and see what it gets: a minute, or what STS gives at least
+    #[arg(long)]
+    wait: bool,
     /// Print the findings as JSON, for a bug report: it holds names of buckets and hosts, and no secret
     #[arg(long)]
     json: bool,
@@ -41,9 +45,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let options = DoctorOptions {
         tenant: arguments.tenant.clone(),
         read_only: arguments.read_only,
+        waits: arguments.wait,
     };
     if let Some(name) = &options.tenant
-        && !config.tenants.iter().any(|tenant| tenant.name == *name)
+        && Tenants::new(&config).named(name).is_none()
     {
         complain(&super::credentials::unknown_tenant(name, &config));
         return ExitCode::from(USAGE);

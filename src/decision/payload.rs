@@ -23,15 +23,15 @@ use crate::tenant::{Authenticated, Permit};
 /// The document that a header can stand for.
 const ACL: XmlRequest = XmlRequest::Configuration(Configuration::Acl);
 
-/// Which body a request has.
+/// Which body a request has. The plans are boxed: most requests have no body, and are moved with it.
 #[derive(Debug)]
 pub enum PayloadPlan {
     /// An XML document, which is read whole.
-    Document(DocumentPlan),
+    Document(Box<DocumentPlan>),
     /// No body: one of unknown length must turn out to be empty.
     Empty,
     /// An object or a part.
-    Object(ObjectPlan),
+    Object(Box<ObjectPlan>),
 }
 
 /// How an XML document is verified.
@@ -72,15 +72,16 @@ impl PayloadPlan {
     ) -> Result<Self, S3Error> {
         match permit.request().operation.body() {
             BodyKind::Object => {
-                ObjectPlan::new(permit, head, caller, config, now).map(Self::Object)
+                let plan = ObjectPlan::new(permit, head, caller, config, now)?;
+                Ok(Self::Object(Box::new(plan)))
             }
-            BodyKind::Document(kind) => Ok(Self::Document(DocumentPlan {
+            BodyKind::Document(kind) => Ok(Self::Document(Box::new(DocumentPlan {
                 kind,
                 words: vocabulary(head),
                 is_in_header: kind == ACL && has_rights(&head.headers)?,
                 max_bytes: kind.max_bytes().min(config.server.limits.xml_bytes),
                 checks: document_checks(kind, permit, head, caller.payload())?,
-            })),
+            }))),
             BodyKind::None | BodyKind::Form | BodyKind::Ignored => {
                 check_no_body(caller.payload())?;
                 Ok(Self::Empty)

@@ -53,6 +53,8 @@ pub(super) struct Call {
     key: String,
     query: Vec<(&'static str, String)>,
     headers: Vec<(&'static str, String)>,
+    /// Added behind the signature.
+    unsigned: Vec<(&'static str, &'static str)>,
     body: Bytes,
     signature: Option<UpstreamSignature>,
     /// Added to the time that is signed, in seconds.
@@ -78,6 +80,7 @@ impl Call {
             key: key.into(),
             query: Vec::new(),
             headers: Vec::new(),
+            unsigned: Vec::new(),
             body: Bytes::new(),
             signature: None,
             shift: 0,
@@ -107,6 +110,12 @@ impl Call {
     }
 
     #[must_use]
+    pub(super) fn unsigned(mut self, name: &'static str, value: &'static str) -> Self {
+        self.unsigned.push((name, value));
+        self
+    }
+
+    #[must_use]
     pub(super) fn signed_as(mut self, signature: UpstreamSignature) -> Self {
         self.signature = Some(signature);
         self
@@ -132,6 +141,9 @@ impl fmt::Display for Call {
         }
         for (name, value) in &self.headers {
             write!(f, ", {name}: {}", value.get(..120).unwrap_or(value))?;
+        }
+        for (name, value) in &self.unsigned {
+            write!(f, ", {name}: {value}, which is not signed")?;
         }
         if self.signature == Some(UpstreamSignature::Cos) {
             f.write_str(", signed as COS")?;
@@ -275,6 +287,13 @@ impl<'c> ProbedBucket<'c> {
             now: self.clock.upstream_now().plus(call.shift),
         };
         sign(&mut head, key, None, signing).map_err(|error| error.to_string())?;
+        for (name, value) in &call.unsigned {
+            let (name, value) = (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+            head.headers.insert(name, value);
+        }
         Ok(head)
     }
 
@@ -312,29 +331,27 @@ impl<'c> ProbedBucket<'c> {
         })
     }
 
-    /// Sends the head of `call`, which announces `length` bytes, and `sent` of its body, and hears what
-    /// comes within three seconds. Then the connection is closed.
-    pub(super) async fn send_raw(
+    /// Sends the head of `call`, which announces `length` bytes, and a shorter body. Then the connection is closed.
+    pub(super) async fn send_cut(
+        &self,
+        call: &Call,
+        key: &Credential,
+        length: usize,
+    ) -> Result<(), String> {
+        let exchange = async { self.write(call, key, length).await.map(drop) };
+        within(exchange).await
+    }
+
+    /// Sends the head of `call`, which announces `length` bytes, and hears what comes within three seconds.
+    /// Then the connection is closed.
+    pub(super) async fn send_head(
         &self,
         call: &Call,
         key: &Credential,
         length: usize,
     ) -> Result<String, String> {
-        let head = self.signed(call, key, length)?;
-        let mut bytes = format!("{} {} HTTP/1.1\r\n", head.method, head.target).into_bytes();
-        for (name, value) in &head.headers {
-            bytes.extend_from_slice(name.as_str().as_bytes());
-            bytes.extend_from_slice(b": ");
-            bytes.extend_from_slice(value.as_bytes());
-            bytes.extend_from_slice(b"\r\n");
-        }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(&call.body);
         let exchange = async {
-            let mut stream = self.dial().await?;
-            let failed = |error: std::io::Error| error.to_string();
-            stream.write_all(&bytes).await.map_err(failed)?;
-            stream.flush().await.map_err(failed)?;
+            let mut stream = self.write(call, key, length).await?;
             let mut line = Vec::new();
             let read = async {
                 while !line.contains(&b'\n') && line.len() < 1024 {
@@ -347,9 +364,26 @@ impl<'c> ProbedBucket<'c> {
             let _ = timeout(LISTEN, read).await;
             Ok(String::from_utf8_lossy(&line).trim().to_owned())
         };
-        timeout(CALL_TIMEOUT, exchange)
-            .await
-            .unwrap_or_else(|_| Err(format!("no response within {CALL_TIMEOUT:?}")))
+        within(exchange).await
+    }
+
+    /// Sends the head and the body of `call` as they are.
+    async fn write(&self, call: &Call, key: &Credential, length: usize) -> Result<Stream, String> {
+        let head = self.signed(call, key, length)?;
+        let mut bytes = format!("{} {} HTTP/1.1\r\n", head.method, head.target).into_bytes();
+        for (name, value) in &head.headers {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&call.body);
+        let mut stream = self.dial().await?;
+        let failed = |error: std::io::Error| error.to_string();
+        stream.write_all(&bytes).await.map_err(failed)?;
+        stream.flush().await.map_err(failed)?;
+        Ok(stream)
     }
 
     async fn dial(&self) -> Result<Stream, String> {
@@ -368,6 +402,12 @@ impl<'c> ProbedBucket<'c> {
             Err(error) => Err(error.to_string()),
         })
     }
+}
+
+async fn within<T>(exchange: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    timeout(CALL_TIMEOUT, exchange)
+        .await
+        .unwrap_or_else(|_| Err(format!("no response within {CALL_TIMEOUT:?}")))
 }
 
 /// `text` without the parts of a key, and of what is made with it.

@@ -1,6 +1,7 @@
 //! Temporary keys: whether the issuer may request them, and how long they live.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::GrantProbes;
 use super::finding::{Finding, Findings, ProbeArea, ProbeResult};
@@ -179,6 +180,21 @@ impl ProbedTenant {
                 None
             }
         }
+    }
+
+    /// A key of the tenant's scope that lives for `life`, if STS gives it, and how long it lives.
+    pub(super) async fn short_key(&self, life: Duration) -> Result<(Credential, Duration), String> {
+        let cache = Cache::start(&self.config, self.policies.clone(), &self.clock);
+        let cache = cache.map_err(|error| error.to_string())?;
+        let tenant = self.config.tenants.get(self.index);
+        let issuer = tenant.and_then(|tenant| cache.issuers().get(tenant.issuer)?.as_ref());
+        let policy = self.policies.get(self.index).map_or("", String::as_str);
+        let issuer = issuer.ok_or("the tenant has no issuer")?;
+        let issued = issuer.issue_for(self.name(), policy, life).await;
+        let issued = issued.map_err(|error| error.to_string())?;
+        let life = issued.life;
+        let key = issued.credential().map_err(|error| error.to_string())?;
+        Ok((key, life))
     }
 
     async fn fetch(&self, policies: Vec<String>) -> Result<Arc<Credential>, String> {

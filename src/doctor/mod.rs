@@ -4,6 +4,7 @@
 //! Everything that is written stands below one throw-away prefix of each grant, and is removed again.
 
 mod bucket;
+mod expiry;
 mod fence;
 mod finding;
 mod keys;
@@ -17,8 +18,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::clock::{Clock, wall_clock};
-use crate::config::{Config, Grant, PrefixPattern};
+use crate::config::{
+    Admission, Config, Grant, PrefixPattern, RevokedSessions, TenantConfig, TenantLimits,
+};
 use crate::credentials::Credential;
+use crate::tenant::Tenants;
 use crate::upstream::dial::Roots;
 use bucket::{Call, ProbedBucket, Seen};
 
@@ -41,6 +45,8 @@ pub struct DoctorOptions {
     pub tenant: Option<String>,
     /// Nothing is written to the store.
     pub read_only: bool,
+    /// Waits until a temporary key has expired.
+    pub waits: bool,
 }
 
 /// Probes all that `config` names, and shows each finding at once. `stop` ends the probes early; what was
@@ -54,53 +60,132 @@ pub async fn examine(
     stop: impl Future<Output = ()>,
     show: &mut dyn FnMut(&Finding),
 ) -> Result<Diagnosis, String> {
+    let mut config = config.clone();
+    add_subject(&mut config, options);
+    let config = &config;
     let tenants = chosen(config, options)?;
     let roots = &config.upstream;
     let roots = Roots::for_endpoint(roots.endpoint.tls, roots.ca_file.as_deref());
-    let roots = roots.map_err(|error| format!("[upstream]: {error}"))?;
     let clock = Arc::new(Clock::new(wall_clock));
     let mut findings = Findings::new(show);
-    let mut folders = Vec::new();
     let mut stop = pin!(stop);
-    let mut is_stopped = false;
     findings.extend(network::endpoints(config, &tenants, &clock).await);
     if tenants.is_empty() {
-        let finding = Finding::new(ProbeArea::Keys, "tenants", "a temporary key");
-        let why = "the configuration has no tenant of its own: neither keys nor buckets are probed";
-        let change =
-            "add a tenant for the time of the probes: a template's keys are made for each subject";
-        findings.push(finding.is(ProbeResult::Warning, why).change(change));
+        findings.push(no_tenant(config));
     }
-    let run = format!("{:08x}", fastrand::u32(..));
+    let mut run = DoctorRun {
+        config,
+        options,
+        roots: roots.map_err(|error| format!("[upstream]: {error}"))?,
+        clock,
+        id: format!("{:08x}", fastrand::u32(..)),
+        folders: Vec::new(),
+        has_waited: false,
+    };
     for &tenant in &tenants {
-        let mut keyed = keys::ProbedTenant::new(config, tenant, &clock)?;
-        findings.push(keyed.own_key().await);
-        let Some(own) = keyed.key.clone() else {
-            continue;
-        };
-        for grant in keyed.grants().iter().take(GRANTS) {
-            let bucket = ProbedBucket::new(config, grant, roots.as_ref(), &clock);
-            let probes = GrantProbes {
-                config,
-                subject: format!("{}/{}", keyed.name(), grant.name),
-                bucket: &bucket,
-                folder: Folder::of(grant, keyed.grants(), &run),
-                siblings: keyed.grants(),
-                read_only: options.read_only,
-                is_static: keyed.is_static(),
-            };
-            if is_stopped || !probes.reach(&own, &mut findings).await {
-                continue;
-            }
-            folders.extend(probes.announce(&mut findings));
-            is_stopped = probes.run(&keyed, &own, stop.as_mut(), &mut findings).await;
+        if run.tenant(tenant, stop.as_mut(), &mut findings).await? {
+            break;
         }
     }
     Ok(Diagnosis {
         version: env!("CARGO_PKG_VERSION"),
-        folders,
+        folders: run.folders,
         findings: findings.all,
     })
+}
+
+/// What the probes of all tenants share.
+struct DoctorRun<'r> {
+    config: &'r Config,
+    options: &'r DoctorOptions,
+    /// `None`: the store is reached without TLS.
+    roots: Option<Roots>,
+    clock: Arc<Clock>,
+    /// A part of the names of its folders.
+    id: String,
+    /// What was written to.
+    folders: Vec<String>,
+    /// The probe of an expired key has had its turn.
+    has_waited: bool,
+}
+
+impl DoctorRun<'_> {
+    /// Probes the key of a tenant, and its grants. Returns whether it was stopped.
+    async fn tenant(
+        &mut self,
+        index: usize,
+        mut stop: impl Future<Output = ()> + Unpin,
+        findings: &mut Findings<'_>,
+    ) -> Result<bool, String> {
+        let mut keyed = keys::ProbedTenant::new(self.config, index, &self.clock)?;
+        findings.push(keyed.own_key().await);
+        let Some(own) = keyed.key.clone() else {
+            return Ok(false);
+        };
+        for grant in keyed.grants().iter().take(GRANTS) {
+            let roots = self.roots.as_ref();
+            let bucket = ProbedBucket::new(self.config, grant, roots, &self.clock);
+            let probes = GrantProbes {
+                config: self.config,
+                subject: format!("{}/{}", keyed.name(), grant.name),
+                bucket: &bucket,
+                folder: Folder::of(grant, keyed.grants(), &self.id),
+                siblings: keyed.grants(),
+                read_only: self.options.read_only,
+                expiry: (!self.has_waited).then_some(self.options.waits),
+                is_static: keyed.is_static(),
+            };
+            if !probes.reach(&own, findings).await {
+                continue;
+            }
+            self.has_waited = true;
+            self.folders.extend(probes.announce(findings));
+            if probes.run(&keyed, &own, &mut stop, findings).await {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn no_tenant(config: &Config) -> Finding {
+    let finding = Finding::new(ProbeArea::Keys, "tenants", "a temporary key");
+    let why = "the configuration has no tenant of its own: neither keys nor buckets are probed";
+    let change = match config.templates.first() {
+        Some(template) => format!(
+            "a template's keys are made for each subject: run doctor for one, with `--tenant {}/SUBJECT`",
+            template.name
+        ),
+        None => "add a tenant".to_owned(),
+    };
+    finding.is(ProbeResult::Warning, why).change(change)
+}
+
+/// Makes the tenant of a template's subject one of the configuration, if `options` name one.
+fn add_subject(config: &mut Config, options: &DoctorOptions) {
+    let name = options.tenant.as_deref().unwrap_or_default();
+    let is_there = |tenant: &TenantConfig| tenant.name == name;
+    let template = name.split_once('/').map(|(template, _)| template);
+    let template = config
+        .templates
+        .iter()
+        .find(|known| Some(known.name.as_str()) == template);
+    let (false, Some(template)) = (config.tenants.iter().any(is_there), template) else {
+        return;
+    };
+    let (issuer, tenant) = (template.issuer, Tenants::new(config).named(name));
+    config.tenants.extend(tenant.map(|tenant| TenantConfig {
+        name: tenant.name.clone(),
+        issuer,
+        access_keys: Vec::new(),
+        anonymous: false,
+        admission: Admission::default(),
+        identity: None,
+        grants: tenant.grants.clone(),
+        limits: TenantLimits::default(),
+        vend: None,
+        revoked: RevokedSessions::default(),
+    }));
 }
 
 /// Indexes of the tenants to probe.
@@ -154,6 +239,8 @@ struct GrantProbes<'p> {
     /// All grants of the tenant.
     siblings: &'p [Grant],
     read_only: bool,
+    /// Whether to wait for the probe of an expired key. `None`: another grant has had it.
+    expiry: Option<bool>,
     /// The key is permanent, and no policy fences it.
     is_static: bool,
 }
@@ -175,11 +262,18 @@ impl GrantProbes<'_> {
             if let Some(wide) = &wide {
                 store::probe(self, wide, findings).await;
             }
+            if let Some(waits) = self.expiry {
+                findings.extend(expiry::probe(self, keyed, waits).await);
+            }
+        };
+        let time = match self.expiry {
+            Some(true) => GRANT_TIME + expiry::LONGEST,
+            _ => GRANT_TIME,
         };
         let ended = tokio::select! {
             () = all => None,
             () = stop => Some((true, "stopped: the other probes were not made")),
-            () = sleep(GRANT_TIME) => {
+            () = sleep(time) => {
                 Some((false, "the store is so slow that the other probes were not made"))
             }
         };

@@ -1,6 +1,9 @@
 //! How the store behaves where the documents of COS are silent. Each probe says what cosgate makes of it.
 
+use std::time::Duration;
+
 use http::Method;
+use tokio::time::sleep;
 
 use super::GrantProbes;
 use super::bucket::{Call, Seen};
@@ -14,6 +17,13 @@ use crate::secret::Secret;
 
 /// Listings that one clean-up looks at. The probes write fewer objects than a page has.
 const CLEANUPS: usize = 20;
+
+/// How often and how late doctor looks for an upload that was cut.
+const CUT_LOOKS: u32 = 5;
+const CUT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What to change where the store does not keep what makes a key temporary.
+pub(super) const NO_TEMPORARY: &str = "do not use temporary keys with this store, and give each tenant that must be fenced a bucket of its own";
 
 /// What the probes of the store share.
 struct StoreProbes<'p> {
@@ -43,6 +53,7 @@ pub(super) async fn probe(grant: &GrantProbes<'_>, key: &Credential, findings: &
     }
     findings.push(store.path_style().await);
     findings.extend(store.refused_keys().await);
+    findings.extend(store.unsigned_header().await);
     findings.push(store.clock_tolerance().await);
     findings.push(store.metadata_words().await);
     findings.push(store.second_list_version().await);
@@ -151,16 +162,43 @@ impl StoreProbes<'_> {
                 let call = call.clone().signed_as(signature);
                 let finding = self.finding(check).sent(&call);
                 findings.push(match self.grant.bucket.send(&call, &key).await {
-                    Ok(seen) if seen.is_success() => finding.came(&seen).is(
-                        ProbeResult::Fail,
-                        "the store served a key without its token",
-                    ),
+                    Ok(seen) if seen.is_success() => finding
+                        .came(&seen)
+                        .is(
+                            ProbeResult::Fail,
+                            "the store served a key without its token",
+                        )
+                        .change(NO_TEMPORARY),
                     Ok(seen) => judge_key_refusal(finding, &seen),
                     Err(error) => finding
                         .came(error)
                         .is(ProbeResult::Warning, "no whole response"),
                 });
             }
+        }
+        findings
+    }
+
+    /// A bucket in strict mode demands that a header like `Content-Type` is signed. What turns it on is not documented.
+    async fn unsigned_header(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for signature in [S3, Cos] {
+            let call = Call::put(self.key("unsigned"), "u").signed_as(signature);
+            let call = call.unsigned("content-type", "text/plain");
+            let finding = self.finding("a header that is not signed").sent(&call);
+            findings.push(match self.send(&call).await {
+                Ok(seen) if seen.is_success() => finding.came(&seen).is(
+                    ProbeResult::Note,
+                    "the bucket is not in strict mode; cosgate signs every header that it sends",
+                ),
+                Ok(seen) => finding.came(format!("{seen} {}", seen.message)).is(
+                    ProbeResult::Note,
+                    "the bucket is in strict mode; cosgate signs every header that it sends, and other clients must do so too",
+                ),
+                Err(error) => finding
+                    .came(error)
+                    .is(ProbeResult::Warning, "no whole response"),
+            });
         }
         findings
     }
@@ -338,12 +376,21 @@ impl StoreProbes<'_> {
         let finding = self
             .finding("an upload that is cut")
             .sent(format!("{call}, 10 of 20 bytes"));
-        if let Err(error) = self.grant.bucket.send_raw(&call, self.key, 20).await {
+        if let Err(error) = self.grant.bucket.send_cut(&call, self.key, 20).await {
             return finding
                 .came(error)
                 .is(ProbeResult::Warning, "it could not be sent");
         }
-        match self.send(&Call::get(&key)).await {
+        // A store may keep it after we look: it sees the end of the connection later than we do.
+        let mut read = self.send(&Call::get(&key)).await;
+        for _ in 0..CUT_LOOKS {
+            if read.as_ref().is_ok_and(Seen::is_success) {
+                break;
+            }
+            sleep(CUT_PAUSE).await;
+            read = self.send(&Call::get(&key)).await;
+        }
+        match read {
             Ok(seen) if seen.is_success() => finding
                 .came("an object")
                 .is(
@@ -365,7 +412,7 @@ impl StoreProbes<'_> {
         let finding = self
             .finding("Expect: 100-continue")
             .sent(format!("{call}, the head alone"));
-        match self.grant.bucket.send_raw(&call, self.key, 5).await {
+        match self.grant.bucket.send_head(&call, self.key, 5).await {
             Ok(line) => {
                 let came = if line.is_empty() {
                     "nothing within 3 s"
@@ -594,7 +641,7 @@ fn judge_stored(finding: Finding, seen: &Seen, check: StoredCheck) -> Finding {
     }
 }
 
-fn judge_key_refusal(finding: Finding, seen: &Seen) -> Finding {
+pub(super) fn judge_key_refusal(finding: Finding, seen: &Seen) -> Finding {
     let status = http::StatusCode::from_u16(seen.status).unwrap_or_default();
     let finding = finding.came(format!("{seen} {}", seen.message));
     if is_credential_refusal(status, &read_error(&seen.body)) {

@@ -429,7 +429,8 @@ impl CoreServer {
                     None => self.http1(socket, client, ending).await,
                     Some(acceptor) => {
                         drop(rules);
-                        self.tls(acceptor, socket, client, ending).await;
+                        // Boxed, so that a plain connection takes no room for it.
+                        Box::pin(self.tls(acceptor, socket, client, ending)).await;
                     }
                 }
             }

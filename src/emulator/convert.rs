@@ -10,6 +10,7 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
+use crate::emulator::behaviour::CosBehaviour;
 use crate::emulator::s3::request_facts;
 use crate::emulator::store::StoredObject;
 use crate::encoding::percent::{form_decode, push_encoded_path};
@@ -77,6 +78,13 @@ macro_rules! source_conditions_of {
 }
 pub(super) use {attributes_of, conditions_of, source_conditions_of};
 
+/// The words in which a request forbids overwriting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CreateOnly {
+    Cos,
+    S3,
+}
+
 /// The conditions that the object must meet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conditions {
@@ -123,20 +131,35 @@ impl Conditions {
 /// condition for writes (PUT Object 436/7749, Initiate Multipart Upload 436/7746, Complete Multipart Upload
 /// 436/7742; pull request 7526 of apache/opendal saw the 409 of PUT Object - Copy). It ignores the conditions
 /// of S3.
-pub(super) fn check_overwrite(forbids: bool, there: Option<&StoredObject>) -> S3Result<()> {
-    if !forbids || there.is_none() {
-        return Ok(());
+pub(super) fn check_overwrite(
+    forbids: Option<CreateOnly>,
+    there: Option<&StoredObject>,
+) -> S3Result<()> {
+    match forbids.filter(|_| there.is_some()) {
+        None => Ok(()),
+        Some(CreateOnly::S3) => Err(s3_error!(PreconditionFailed)),
+        Some(CreateOnly::Cos) => {
+            let code = S3ErrorCode::Custom("FileAlreadyExists".into());
+            let mut error = S3Error::with_message(code, "The object you specified already exists.");
+            error.set_status_code(http::StatusCode::CONFLICT);
+            Err(error)
+        }
     }
-    let code = S3ErrorCode::Custom("FileAlreadyExists".into());
-    let mut error = S3Error::with_message(code, "The object you specified already exists.");
-    error.set_status_code(http::StatusCode::CONFLICT);
-    Err(error)
 }
 
-/// Whether a native request forbids overwriting. The translation has renamed its header.
-pub(super) fn forbids_overwrite<T>(req: &S3Request<T>) -> S3Result<bool> {
-    let forbids = req.headers.get("x-amz-forbid-overwrite");
-    Ok(request_facts(req)?.verified && forbids.is_some_and(|value| value == "true"))
+/// In which words a request forbids overwriting, if it does and COS keeps that. The translation of a native
+/// request has renamed its header.
+pub(super) fn forbids_overwrite<T>(req: &S3Request<T>) -> S3Result<Option<CreateOnly>> {
+    let facts = request_facts(req)?;
+    let says = |name: &str, value: &str| req.headers.get(name).is_some_and(|v| v == value);
+    let behaves = |behaviour| facts.behaviours.has(behaviour);
+    if behaves(CosBehaviour::KeepsIfNoneMatch) && says("if-none-match", "*") {
+        return Ok(Some(CreateOnly::S3));
+    }
+    let forbids = facts.verified
+        && says("x-amz-forbid-overwrite", "true")
+        && !behaves(CosBehaviour::IgnoresForbidOverwrite);
+    Ok(forbids.then_some(CreateOnly::Cos))
 }
 
 /// The bucket, the key and the version of a copy's source. Only the form `bucket/key` is supported.

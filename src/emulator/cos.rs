@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, DATE, HeaderValue};
+use http::header::{AUTHORIZATION, DATE, ETAG, EXPECT, HeaderValue};
 use http::request::Parts;
-use http::{Extensions, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use s3s::Body;
 use s3s::service::S3Service;
 
 use crate::emulator::address::HostKind;
+use crate::emulator::behaviour::{Behaviours, CosBehaviour};
+use crate::emulator::convert::CRC64;
 use crate::emulator::counters::Counters;
 use crate::emulator::document::{has_parameter, is_document, read_document};
 use crate::emulator::fault_body::{BodyBreak, BrokenBody, FlippedBody, PacedBody};
@@ -47,6 +49,8 @@ pub(super) struct Cos {
     /// Whether requests with any other Host are accepted, with the bucket in the path.
     pub(super) path_style: bool,
     pub(super) s3: S3Service,
+    /// The same, whenever a request was signed.
+    pub(super) s3_of_any_time: S3Service,
     /// Makes hyper write the header names of a response as COS does.
     pub(super) spelling: Extensions,
     pub(super) store: Arc<Store>,
@@ -107,7 +111,8 @@ async fn apply_request_faults(
             }
             CosFault::ResetAfterReceived(after) => (*after, BodyBreak::Cut(peer.clone())),
             CosFault::StallAfterReceived(after) => (*after, BodyBreak::Stall),
-            CosFault::ExpiredTokenCode
+            CosFault::Behaves(_)
+            | CosFault::ExpiredTokenCode
             | CosFault::FlipAfterSent(_)
             | CosFault::PartialListing(_)
             | CosFault::ResetAfterSent(_)
@@ -169,11 +174,8 @@ impl Cos {
         self.counters.cos_request(&head);
         let host = header(&head, "host").unwrap_or_default().to_owned();
         let kind = HostKind::parse(&host, &self.suffix);
-        if self.path_style
-            && matches!(kind, None | Some(HostKind::Region(_)))
-            && let Some(split) = PathStyle::of(head.uri.path())
-        {
-            head.extensions.insert(split);
+        if self.path_style && matches!(kind, None | Some(HostKind::Region(_))) {
+            head.extensions.extend(path_style(&head));
         }
         let resource = format!("{host}{}", head.uri.path());
         let method = head.method.clone();
@@ -183,6 +185,15 @@ impl Cos {
         met.revoked.iter().for_each(|keys| self.keys.forget(keys));
         if !met.latency.is_zero() {
             tokio::time::sleep(met.latency).await;
+        }
+        let behaves = |behaviour| met.behaviours.has(behaviour);
+        if behaves(CosBehaviour::AcceptsPathStyle) && matches!(kind, Some(HostKind::Region(_))) {
+            head.extensions.extend(path_style(&head));
+        }
+        if behaves(CosBehaviour::RefusesExpect) && head.headers.contains_key(EXPECT) {
+            let (code, message) = ("ExpectationFailed", "The expectation is not supported.");
+            let refusal = CosError::new(StatusCode::EXPECTATION_FAILED, code, message);
+            return Ok(refusal.into_response(&method, &resource));
         }
         let body = match apply_request_faults(&met, Body::from(body), &peer).await? {
             Ok(body) => body,
@@ -198,6 +209,7 @@ impl Cos {
         if peer.is_cut() {
             return Err(Cut);
         }
+        tell_digests(response.headers_mut(), met.behaviours);
         if is_native {
             native::from_s3(response.headers_mut());
         }
@@ -229,9 +241,22 @@ impl Cos {
         let target = DecodedTarget::of(head)?;
         let (bucket, region) = self.locate(host, head, &target)?;
         let path = percent_decode(path_in_bucket(&head.extensions, &head.uri));
-        check_key(&path.unwrap_or_default())?;
-        check_framing(head)?;
-        check_metadata(head)?;
+        let behaves = |behaviour| circumstances.behaviours.has(behaviour);
+        if !behaves(CosBehaviour::AcceptsLongKeys) {
+            check_key(&path.unwrap_or_default())?;
+        }
+        if !behaves(CosBehaviour::AcceptsChunkedUploads) {
+            check_framing(head)?;
+        }
+        if !behaves(CosBehaviour::AcceptsOddMetadata) {
+            check_metadata(head)?;
+        }
+        if behaves(CosBehaviour::RefusesGlacier) {
+            check_storage_class(head)?;
+        }
+        if behaves(CosBehaviour::RefusesTextMetadata) {
+            check_ascii_metadata(head)?;
+        }
         let signature = find_signature(head, &target)?;
         Ok(ClaimedTarget {
             target,
@@ -265,7 +290,7 @@ impl Cos {
                     _ => Coverage::Full,
                 };
                 let key = self.admit_native(&head, &target, coverage, circumstances)?;
-                native::to_s3(&mut head, &self.suffix)?;
+                native::to_s3(&mut head, &self.suffix, circumstances.behaviours)?;
                 key
             }
             SignatureKind::SigV4Header => self.admit_sigv4(&head, &target, false, circumstances)?,
@@ -275,8 +300,12 @@ impl Cos {
         let facts = RequestFacts {
             other_accounts: self.keys.others(&account),
             key: match key {
-                AccountKey::Permanent(_) => None,
-                AccountKey::Temporary(key) => Some(key),
+                AccountKey::Temporary(key)
+                    if !(circumstances.behaviours).has(CosBehaviour::IgnoresPolicies) =>
+                {
+                    Some(key)
+                }
+                AccountKey::Permanent(_) | AccountKey::Temporary(_) => None,
             },
             verified,
             host: header(&head, "host").unwrap_or_default().to_owned(),
@@ -291,6 +320,7 @@ impl Cos {
             source_region: self.source_region(&head).unwrap_or_else(|| region.clone()),
             region,
             page: circumstances.page,
+            behaviours: circumstances.behaviours,
             prefix: target.get("prefix").unwrap_or_default().to_owned(),
             facts: facts(&head, &target, peer.address.ip()),
         };
@@ -379,7 +409,7 @@ impl Cos {
             query: &target.query,
             headers: &head.headers,
         };
-        native::verify(&claim, &signable, key.secret(), coverage, circumstances.now)?;
+        native::verify(&claim, &signable, key.secret(), coverage, circumstances)?;
         Ok(key)
     }
 
@@ -429,11 +459,14 @@ impl Cos {
             ));
         };
         let id = credential.split('/').next().unwrap_or_default();
-        check_signed_headers(head, signed, in_query)?;
-        check_time(
-            header(head, "x-amz-date").filter(|_| !in_query),
-            circumstances.now,
-        )?;
+        let behaves = |behaviour| circumstances.behaviours.has(behaviour);
+        if !behaves(CosBehaviour::AcceptsUnsignedHeaders) {
+            check_signed_headers(head, signed, in_query)?;
+        }
+        if !behaves(CosBehaviour::IgnoresTime) {
+            let signed_at = header(head, "x-amz-date").filter(|_| !in_query);
+            check_time(signed_at, circumstances.now)?;
+        }
         self.find_key(id, token, circumstances)
     }
 
@@ -458,10 +491,15 @@ impl Cos {
                 Err(unknown())
             };
         };
-        if token != Some(temporary.token.expose()) {
-            return Err(unknown());
+        let behaves = |behaviour| circumstances.behaviours.has(behaviour);
+        if token != Some(temporary.token.expose()) && !behaves(CosBehaviour::IgnoresTokens) {
+            return Err(if behaves(CosBehaviour::DeniesWrongTokens) {
+                CosError::forbidden("AccessDenied", "Access Denied.")
+            } else {
+                unknown()
+            });
         }
-        if temporary.expires <= circumstances.now {
+        if temporary.expires <= circumstances.now && !behaves(CosBehaviour::IgnoresExpiry) {
             if circumstances.expired_token_code {
                 return Err(CosError::bad_request(
                     "ExpiredToken",
@@ -487,7 +525,15 @@ impl Cos {
         }
         let is_result = names_result(&head);
         let request = Request::from_parts(head, body);
-        let Ok(response) = self.s3.call(request).await else {
+        let facts = request.extensions().get::<RequestFacts>();
+        let ignores_time =
+            facts.is_some_and(|facts| facts.behaviours.has(CosBehaviour::IgnoresTime));
+        let s3 = if ignores_time {
+            &self.s3_of_any_time
+        } else {
+            &self.s3
+        };
+        let Ok(response) = s3.call(request).await else {
             let refusal = CosError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "InternalError",
@@ -513,6 +559,57 @@ impl Cos {
         }
         to_cos_response(response, &method, resource, is_result)
     }
+}
+
+/// Where the target names a bucket in its path.
+fn path_style(head: &Parts) -> Extensions {
+    let mut extensions = Extensions::new();
+    if let Some(split) = PathStyle::of(head.uri.path()) {
+        extensions.insert(split);
+    }
+    extensions
+}
+
+/// Changes what a response tells of the stored bytes.
+fn tell_digests(headers: &mut HeaderMap, behaviours: Behaviours) {
+    let (no_digest, no_crc) = (CosBehaviour::TellsNoDigest, CosBehaviour::TellsNoCrc64);
+    if behaviours.has(no_digest) || behaviours.has(no_crc) {
+        headers.remove(CRC64);
+    }
+    if behaviours.has(no_digest) && headers.contains_key(ETAG) {
+        headers.insert(ETAG, HeaderValue::from_static("\"of-no-digest\""));
+    }
+    if behaviours.has(CosBehaviour::TellsWrongCrc64) && headers.contains_key(CRC64) {
+        headers.insert(CRC64, HeaderValue::from_static("1"));
+    }
+}
+
+/// Refuses the class that S3 calls `GLACIER`.
+fn check_storage_class(head: &Parts) -> Result<(), CosError> {
+    let names = ["x-amz-storage-class", "x-cos-storage-class"];
+    if names
+        .iter()
+        .all(|name| header(head, name) != Some("GLACIER"))
+    {
+        return Ok(());
+    }
+    let message = "The storage class you specified is not valid.";
+    Err(CosError::bad_request("InvalidStorageClass", message))
+}
+
+/// Refuses metadata beyond ASCII.
+fn check_ascii_metadata(head: &Parts) -> Result<(), CosError> {
+    let is_metadata =
+        |name: &str| name.starts_with("x-amz-meta-") || name.starts_with("x-cos-meta-");
+    let mut metadata = head
+        .headers
+        .iter()
+        .filter(|(name, _)| is_metadata(name.as_str()));
+    if metadata.all(|(_, value)| value.as_bytes().is_ascii()) {
+        return Ok(());
+    }
+    let message = "The metadata may contain only ASCII.";
+    Err(CosError::bad_request("InvalidArgument", message))
 }
 
 /// Refuses an unsigned header that has a meaning for S3.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::behaviour::{Behaviours, CosBehaviour};
 use super::fault_target::FaultTarget;
 use super::faults::{
     CommonFault, CosFault, FaultAction, FaultEntry, FaultLatency, FaultService, Faults, StsFault,
@@ -77,6 +78,7 @@ pub(super) struct MetFaults {
     lifetime: Option<i64>,
     expired_token_code: bool,
     page: Option<u32>,
+    pub(super) behaviours: Behaviours,
     /// The faults of COS in the order of the list. The last one may end the request.
     pub(super) cos: Vec<CosFault>,
     pub(super) sts: Option<StsFault>,
@@ -101,6 +103,7 @@ pub(super) struct Circumstances {
     pub(super) expired_token_code: bool,
     /// Maximum number of entries on a page.
     pub(super) page: Option<u32>,
+    pub(super) behaviours: Behaviours,
 }
 
 impl FaultSwitch {
@@ -139,6 +142,17 @@ impl FaultSwitch {
         if faults.len() != state.rules.len() {
             state.rules = faults.iter().map(RuleState::of).collect();
         }
+    }
+
+    /// Whether COS offers HTTP/2 to a new connection.
+    pub(super) fn offers_http2(&self) -> bool {
+        let is_offer = |fault: &FaultEntry| {
+            fault.action == FaultAction::Cos(CosFault::Behaves(CosBehaviour::OffersHttp2))
+        };
+        let state = self.lock();
+        let elapsed = state.since.elapsed();
+        let mut faults = state.faults.faults.iter();
+        faults.any(|fault| is_offer(fault) && fault.is_on(elapsed))
     }
 
     /// Whether a new connection to `service` is refused. Counts it.
@@ -322,6 +336,7 @@ impl MetFaults {
             lifetime: self.lifetime,
             expired_token_code: self.expired_token_code,
             page: self.page,
+            behaviours: self.behaviours,
         }
     }
 
@@ -344,6 +359,7 @@ impl MetFaults {
                 self.latency += draw.wait(latency);
             }
             FaultAction::Common(CommonFault::RefuseConnections) => {}
+            FaultAction::Cos(CosFault::Behaves(behaviour)) => self.behaviours.add(*behaviour),
             FaultAction::Cos(CosFault::ExpiredTokenCode) => self.expired_token_code = true,
             FaultAction::Cos(CosFault::PartialListing(entries)) => {
                 self.page = Some(self.page.map_or(*entries, |other| other.min(*entries)));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::behaviour::CosBehaviour;
 use super::quantity::{ByteSize, Share, Span};
 use crate::emulator::fault_target::is_operation;
 
@@ -214,6 +215,8 @@ pub enum StsFault {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CosFault {
+    /// No failure: COS behaves so in a point that its documents leave open.
+    Behaves(CosBehaviour),
     /// Responds with this status and code after this many bytes of the request's body, and reads no more.
     RespondAfterReceived {
         /// Bytes of the body.

@@ -10,6 +10,7 @@ use s3s::path::S3Path;
 use s3s::{S3Request, S3Result, s3_error};
 
 use crate::emulator::address::HostKind;
+use crate::emulator::behaviour::{Behaviours, CosBehaviour};
 use crate::emulator::cam::Attempt;
 use crate::emulator::keys::{AccountKeys, TemporaryKey};
 
@@ -33,6 +34,7 @@ pub(super) struct RequestFacts {
     pub(super) prefix: String,
     /// Maximum entries on a page of a listing, in place of the requested number.
     pub(super) page: Option<u32>,
+    pub(super) behaviours: Behaviours,
     /// The condition keys that the request has.
     pub(super) facts: Vec<(&'static str, String)>,
 }
@@ -56,6 +58,13 @@ impl RequestFacts {
             .as_ref()
             .and_then(|key| key.policy.as_ref())
             .is_none_or(|policy| policy.allows(&attempt))
+    }
+
+    /// The bucket of a copy's source, whose first part is `named`.
+    pub(super) fn source_bucket<'n>(&self, named: &'n str) -> &'n str {
+        let is_read = self.behaviours.has(CosBehaviour::AcceptsEitherCopySource);
+        let bucket = named.split_once(".cos.").map(|(bucket, _)| bucket);
+        bucket.filter(|_| is_read).unwrap_or(named)
     }
 
     pub(super) fn check(&self, action: &str, path: Option<&str>) -> S3Result<()> {
@@ -211,6 +220,7 @@ fn check_source<T>(req: &S3Request<T>, source: &CopySource) -> S3Result<()> {
         CopySource::Bucket { bucket, key, .. } => {
             let mut facts = request_facts(req)?;
             facts.region = std::mem::take(&mut facts.source_region);
+            let bucket = facts.source_bucket(bucket);
             facts.check(GET_OBJECT, Some(&format!("{bucket}/{key}")))
         }
         _ => Err(s3_error!(InvalidArgument, "Copy source is not bucket/key.")),

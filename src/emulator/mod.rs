@@ -9,7 +9,7 @@
 //!   key's policy (`cam`); `s3`, `listings`, `uploads`, `append` and `settings` carry out the operation on the
 //!   `store`;
 //!   `response` writes the result as COS does;
-//! - `faults` describes what fails, and `fault_switch` decides by the `fault_target` which request meets it;
+//! - `behaviour` lists where stores differ; `faults` describes what fails, and `fault_switch` decides by the `fault_target` which request meets it;
 //!   `fault_body` breaks, changes or slows down a body; `counters` counts requests; `admin` serves all that over HTTP.
 
 use std::io;
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -35,6 +36,7 @@ use crate::timestamp::Timestamp;
 mod address;
 mod admin;
 mod append;
+mod behaviour;
 mod cam;
 mod convert;
 mod cos;
@@ -63,6 +65,7 @@ mod sts_v1;
 mod uploads;
 mod wire;
 
+pub use behaviour::CosBehaviour;
 pub use counters::{Counters, EmulatorCounts, RecordedHead};
 pub use fault_switch::{FaultSwitch, MetCount};
 pub use faults::{
@@ -81,6 +84,7 @@ use s3::Operations;
 use settings::Settings;
 use store::Store;
 use sts::EmbeddedSts;
+use wire::Accepted;
 
 /// Time limit for requests in flight when the emulator stops.
 const STOP: Duration = Duration::from_secs(1);
@@ -206,14 +210,15 @@ impl EmulatorShared {
         &self,
         config: &EmulatorConfig,
         listener: TcpListener,
-        tls: Option<TlsAcceptor>,
+        tls: Option<EmulatorTls>,
     ) -> io::Result<()> {
         let cos = Arc::new(Cos {
             counters: Arc::clone(&self.counters),
             faults: Arc::clone(&self.faults),
             keys: Arc::clone(&self.keys),
             path_style: config.path_style,
-            s3: s3_service(self, config),
+            s3: s3_service(self, config, S3Config::default()),
+            s3_of_any_time: s3_service(self, config, of_any_time()),
             spelling: spelling::of_cos(),
             store: Arc::clone(&self.store),
             suffix: config.suffix.clone(),
@@ -223,9 +228,14 @@ impl EmulatorShared {
         let faults = Arc::clone(&self.faults);
         let accepts = move || {
             counters.cos_connection();
-            !faults.refuses_connection(FaultService::Cos)
+            match &tls {
+                _ if faults.refuses_connection(FaultService::Cos) => Accepted::Refused,
+                Some(tls) if faults.offers_http2() => Accepted::Tls(tls.with_http2.clone()),
+                Some(tls) => Accepted::Tls(tls.plain.clone()),
+                None => Accepted::Plain,
+            }
         };
-        tokio::spawn(wire::serve(listener, tls, accepts, move |request, peer| {
+        tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
             let cos = Arc::clone(&cos);
             async move { Box::pin(cos.respond(request, peer)).await }
         }));
@@ -237,7 +247,7 @@ impl EmulatorShared {
         &self,
         config: EmulatorConfig,
         listener: TcpListener,
-        tls: Option<TlsAcceptor>,
+        tls: Option<EmulatorTls>,
     ) -> io::Result<()> {
         let sts = Arc::new(EmbeddedSts {
             counters: Arc::clone(&self.counters),
@@ -248,8 +258,12 @@ impl EmulatorShared {
         });
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let faults = Arc::clone(&self.faults);
-        let accepts = move || !faults.refuses_connection(FaultService::Sts);
-        tokio::spawn(wire::serve(listener, tls, accepts, move |request, peer| {
+        let accepts = move || match &tls {
+            _ if faults.refuses_connection(FaultService::Sts) => Accepted::Refused,
+            Some(tls) => Accepted::Tls(tls.plain.clone()),
+            None => Accepted::Plain,
+        };
+        tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
             let sts = Arc::clone(&sts);
             async move { sts.respond(request, peer).await }
         }));
@@ -263,8 +277,7 @@ impl EmulatorShared {
         let shared = self.clone();
         tokio::spawn(wire::serve(
             listener,
-            None,
-            || true,
+            || Accepted::Plain,
             move |request, _| {
                 let shared = shared.clone();
                 async move { Ok(admin::respond(&shared, is_loopback, request).await) }
@@ -308,7 +321,7 @@ impl Emulator {
             store,
         };
         shared.faults.set(std::mem::take(&mut config.faults));
-        let tls = config.tls.take().map(acceptor).transpose()?;
+        let tls = config.tls.take().map(EmulatorTls::read).transpose()?;
         let (cos_listener, cos_addr) = bind(config.cos_listen)?;
         let (sts_listener, sts_addr) = bind(config.sts_listen)?;
         let admin = config.admin_listen.map(bind).transpose()?;
@@ -520,10 +533,18 @@ fn roles(
     own.chain(others).collect()
 }
 
-fn s3_service(shared: &EmulatorShared, config: &EmulatorConfig) -> S3Service {
+/// What `s3s` has to say of the time of a signature is left out.
+fn of_any_time() -> S3Config {
+    let mut config = S3Config::default();
+    config.presigned_url_max_skew_time_secs = u32::MAX;
+    config
+}
+
+fn s3_service(shared: &EmulatorShared, config: &EmulatorConfig, s3s: S3Config) -> S3Service {
     let mut builder = S3ServiceBuilder::new(Operations {
         store: Arc::clone(&shared.store),
     });
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(s3s))));
     builder.set_auth(SecretLookup(Arc::clone(&shared.keys)));
     builder.set_access(Policies);
     builder.set_route(Routes {
@@ -541,16 +562,29 @@ fn s3_service(shared: &EmulatorShared, config: &EmulatorConfig) -> S3Service {
     builder.build()
 }
 
-/// TLS without client certificates, and HTTP/1.1 alone.
-fn acceptor((cert, key): (PathBuf, PathBuf)) -> io::Result<TlsAcceptor> {
-    let files = ServerTls {
-        cert,
-        key,
-        client_ca: None,
-        client_crl: None,
-        client_auth: ClientAuth::Optional,
-    };
-    tls::acceptor_of(&files, false)
+/// TLS without client certificates.
+#[derive(Clone)]
+struct EmulatorTls {
+    /// HTTP/1.1 alone.
+    plain: TlsAcceptor,
+    /// HTTP/2 is offered.
+    with_http2: TlsAcceptor,
+}
+
+impl EmulatorTls {
+    fn read((cert, key): (PathBuf, PathBuf)) -> io::Result<Self> {
+        let files = ServerTls {
+            cert,
+            key,
+            client_ca: None,
+            client_crl: None,
+            client_auth: ClientAuth::Optional,
+        };
+        Ok(Self {
+            plain: tls::acceptor_of(&files, false)?,
+            with_http2: tls::acceptor_of(&files, true)?,
+        })
+    }
 }
 
 fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {

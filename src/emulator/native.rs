@@ -8,11 +8,12 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri};
 
 use crate::emulator::address::HostKind;
+use crate::emulator::behaviour::{Behaviours, CosBehaviour};
+use crate::emulator::fault_switch::Circumstances;
 use crate::emulator::response::CosError;
 use crate::encoding::percent::push_encoded;
 use crate::sign::Signable;
 use crate::sign::cos::{CosClaim, CosClaimError, KeyTime, http_string, string_to_sign};
-use crate::timestamp::Timestamp;
 
 /// The header or the parameter of a temporary key's token.
 pub(super) const TOKEN: &str = "x-cos-security-token";
@@ -40,11 +41,21 @@ pub(super) fn verify(
     request: &Signable<'_>,
     secret: &crate::secret::Secret,
     coverage: Coverage,
-    now: Timestamp,
+    circumstances: Circumstances,
 ) -> Result<(), CosError> {
-    claim
-        .verify(request, secret, now)
-        .map_err(|error| refusal(error, claim, request))?;
+    let behaves = |behaviour| circumstances.behaviours.has(behaviour);
+    let verified = match claim.verify(request, secret, circumstances.now) {
+        Err(CosClaimError::Expired)
+            if behaves(CosBehaviour::IgnoresTime) && claim.is_signature_of(request, secret) =>
+        {
+            Ok(())
+        }
+        verified => verified,
+    };
+    verified.map_err(|error| refusal(error, claim, request))?;
+    if behaves(CosBehaviour::AcceptsUnsignedHeaders) {
+        return Ok(());
+    }
     check_headers(claim, request, coverage)?;
     if coverage == Coverage::Service {
         return Ok(());
@@ -127,7 +138,15 @@ pub(super) fn malformed() -> CosError {
 }
 
 /// Translates a verified request to S3's headers and parameters.
-pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), CosError> {
+pub(super) fn to_s3(
+    head: &mut Parts,
+    suffix: &str,
+    behaviours: Behaviours,
+) -> Result<(), CosError> {
+    let is_metadata = |name: &str| {
+        behaviours.has(CosBehaviour::ReadsS3Metadata) && name.starts_with("x-amz-meta-")
+    };
+    let takes_either = behaviours.has(CosBehaviour::AcceptsEitherCopySource);
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     for (name, value) in &head.headers {
         let text = name.as_str();
@@ -135,14 +154,18 @@ pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), CosError> {
         if name == AUTHORIZATION
             || text == TOKEN
             || SDK_HEADERS.contains(&text)
-            || text.starts_with("x-amz-")
+            || (text.starts_with("x-amz-") && !is_metadata(text))
         {
             continue;
         }
         match text.strip_prefix("x-cos-") {
             None => _ = headers.append(name.clone(), value.clone()),
             Some("copy-source") => {
-                headers.insert("x-amz-copy-source", copy_source(value, suffix)?);
+                let source = match copy_source(value, suffix) {
+                    Err(_) if takes_either => value.clone(),
+                    source => source?,
+                };
+                headers.insert("x-amz-copy-source", source);
             }
             Some("metadata-directive" | "tagging-directive") => {
                 let replaces = value
@@ -156,26 +179,27 @@ pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), CosError> {
         }
     }
     head.headers = headers;
-    // There is only one native listing, so `list-type` has no meaning.
+    head.uri = without_signature(&head.uri, behaviours)?;
+    Ok(())
+}
+
+/// The target without the parameters of the signature. Only one native listing is documented: `list-type` has no
+/// meaning.
+fn without_signature(uri: &Uri, behaviours: Behaviours) -> Result<Uri, CosError> {
+    let lists_by_version = behaviours.has(CosBehaviour::ListsByVersion2);
     let kept = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
-        !is_of_signature(name) && name != "list-type"
+        !is_of_signature(name) && (lists_by_version || name != "list-type")
     };
-    let query: Vec<&str> = head
-        .uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter(kept)
-        .collect();
+    let query = uri.query().unwrap_or_default();
+    let query: Vec<&str> = query.split('&').filter(kept).collect();
     let target = match query.join("&") {
-        query if query.is_empty() => head.uri.path().to_owned(),
-        query => format!("{}?{query}", head.uri.path()),
+        query if query.is_empty() => uri.path().to_owned(),
+        query => format!("{}?{query}", uri.path()),
     };
-    head.uri = target
-        .parse::<Uri>()
-        .map_err(|_| CosError::bad_request("InvalidURI", "Not a target"))?;
-    Ok(())
+    target
+        .parse()
+        .map_err(|_| CosError::bad_request("InvalidURI", "Not a target"))
 }
 
 /// Translates a response's headers to COS's names.

@@ -22,6 +22,7 @@ use s3s::dto::{
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::emulator::append::{check_copyable, type_headers};
+use crate::emulator::behaviour::{CosBehaviour, cleaned};
 use crate::emulator::convert::{
     attributes_of, check_overwrite, conditions_of, copy_source, crc_header, etag,
     forbids_overwrite, named_version, owner, page_size, parse_tags, slice, source_conditions_of,
@@ -127,7 +128,12 @@ impl S3 for Operations {
         req: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
         let limit = page_limit(&req, req.input.max_keys)?;
-        listings::objects(&self.store, req.input, limit).map(S3Response::new)
+        let prefix = listed_prefix(&req, req.input.prefix.as_deref())?;
+        let input = ListObjectsInput {
+            prefix,
+            ..req.input
+        };
+        listings::objects(&self.store, input, limit).map(S3Response::new)
     }
 
     async fn list_objects_v2(
@@ -135,7 +141,12 @@ impl S3 for Operations {
         req: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let limit = page_limit(&req, req.input.max_keys)?;
-        listings::objects_v2(&self.store, req.input, limit).map(S3Response::new)
+        let prefix = listed_prefix(&req, req.input.prefix.as_deref())?;
+        let input = ListObjectsV2Input {
+            prefix,
+            ..req.input
+        };
+        listings::objects_v2(&self.store, input, limit).map(S3Response::new)
     }
 
     async fn list_object_versions(
@@ -155,12 +166,18 @@ impl S3 for Operations {
     ) -> S3Result<S3Response<PutObjectOutput>> {
         self.bucket(&req.input.bucket)?;
         let forbids = forbids_overwrite(&req)?;
+        let behaviours = request_facts(&req)?.behaviours;
         let mut input = req.input;
+        if behaviours.has(CosBehaviour::CleansKeys) {
+            input.key = cleaned(&input.key);
+        }
         let attributes = attributes_of!(input, parse_tags(input.tagging.as_deref())?);
-        let received = self
-            .store
-            .receive(input.body.take(), input.content_length)
-            .await?;
+        let body = input.body.take();
+        let received = if behaviours.has(CosBehaviour::StoresCutUploads) {
+            self.store.receive_cut(body).await?
+        } else {
+            self.store.receive(body, input.content_length).await?
+        };
         verify_md5(input.content_md5.as_deref(), &received.md5)?;
         let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
         let new = NewObject {
@@ -312,8 +329,10 @@ impl S3 for Operations {
     ) -> S3Result<S3Response<CopyObjectOutput>> {
         self.bucket(&req.input.bucket)?;
         let forbids = forbids_overwrite(&req)?;
+        let facts = request_facts(&req)?.clone();
         let input = req.input;
-        let (from_bucket, from_key, version) = copy_source(&input.copy_source)?;
+        let (named, from_key, version) = copy_source(&input.copy_source)?;
+        let from_bucket = facts.source_bucket(named);
         let (source, file) = self.store.open_version(from_bucket, from_key, version)?;
         let of_source = source_conditions_of!(input);
         of_source.check_copy(&source)?;
@@ -557,6 +576,21 @@ fn page_limit<T>(req: &S3Request<T>, requested: Option<i32>) -> S3Result<usize> 
         .page
         .and_then(|page| usize::try_from(page).ok());
     Ok(page_size(requested)?.min(limit.unwrap_or(usize::MAX)))
+}
+
+/// The prefix by which COS lists, where `requested` was sent.
+fn listed_prefix<T>(req: &S3Request<T>, requested: Option<&str>) -> S3Result<Option<String>> {
+    let behaviours = request_facts(req)?.behaviours;
+    if behaviours.has(CosBehaviour::IgnoresPrefix) {
+        return Ok(None);
+    }
+    Ok(requested.map(|prefix| {
+        if behaviours.has(CosBehaviour::ReadsPlusAsSpace) {
+            prefix.replace('+', " ")
+        } else {
+            prefix.to_owned()
+        }
+    }))
 }
 
 /// Copies part of a file on a thread that may block.

@@ -34,7 +34,7 @@ pub(super) fn create(
     let input = req.input;
     let there = store.object(&input.bucket, &input.key);
     let is_kept = store.versioning(&input.bucket) != Versioning::Never;
-    check_overwrite(forbids && !is_kept, there.ok().as_deref())?;
+    check_overwrite(forbids.filter(|_| !is_kept), there.ok().as_deref())?;
     let attributes = attributes_of!(input, parse_tags(input.tagging.as_deref())?);
     let id = store.create_upload(&input.bucket, &input.key, attributes, clock())?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
@@ -71,10 +71,12 @@ pub(super) async fn copy_part(
     store: &Arc<Store>,
     req: S3Request<UploadPartCopyInput>,
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+    let facts = request_facts(&req)?.clone();
     let input = req.input;
     check_part_number(input.part_number)?;
     store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
-    let (from_bucket, from_key, version) = copy_source(&input.copy_source)?;
+    let (named, from_key, version) = copy_source(&input.copy_source)?;
+    let from_bucket = facts.source_bucket(named);
     let (source, file) = store.open_version(from_bucket, from_key, version)?;
     let of_source = source_conditions_of!(input);
     of_source.check_copy(&source)?;

@@ -58,14 +58,17 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// Accepts connections forever and responds to their requests with `respond`. A connection that `accepts` refuses
-/// is reset.
-pub(super) async fn serve<F, A>(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    accepts: impl Fn() -> bool,
-    respond: F,
-) where
+/// What becomes of a new connection.
+pub(super) enum Accepted {
+    Plain,
+    Tls(TlsAcceptor),
+    /// It is reset.
+    Refused,
+}
+
+/// Accepts connections forever, each as `accepts` says, and responds to their requests with `respond`.
+pub(super) async fn serve<F, A>(listener: TcpListener, accepts: impl Fn() -> Accepted, respond: F)
+where
     F: Fn(Request<Incoming>, WirePeer) -> A + Clone + Send + 'static,
     A: Future<Output = Result<Response<s3s::Body>, Cut>> + Send + 'static,
 {
@@ -74,24 +77,22 @@ pub(super) async fn serve<F, A>(
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        if !accepts() {
-            reset_on_close(&stream);
-            continue;
-        }
+        let accepted = accepts();
         let _ = stream.set_nodelay(true); // without it the connection is only slower
         let peer = WirePeer {
             address,
             reset: Arc::default(),
         };
         let respond = respond.clone();
-        match tls.clone() {
-            None => drop(tokio::spawn(serve_requests(
+        match accepted {
+            Accepted::Refused => reset_on_close(&stream),
+            Accepted::Plain => drop(tokio::spawn(serve_requests(
                 stream,
                 |tcp| tcp,
                 peer,
                 respond,
             ))),
-            Some(tls) => drop(tokio::spawn(async move {
+            Accepted::Tls(tls) => drop(tokio::spawn(async move {
                 // A client that does not speak TLS, or does not trust the certificate, has its error already.
                 if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await {
                     serve_requests(stream, |tls| tls.get_ref().0, peer, respond).await;

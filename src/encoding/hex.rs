@@ -37,14 +37,30 @@ pub(crate) fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
         return None;
     };
-    if pairs.len() != N || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    if pairs.len() != N {
         return None;
     }
     let mut out = [0; N];
+    let mut all = 0;
     for (slot, [high, low]) in out.iter_mut().zip(pairs) {
-        *slot = digit(*high)? << 4 | digit(*low)?;
+        let (high, low) = (lower_digit(*high), lower_digit(*low));
+        all |= high | low;
+        *slot = high << 4 | low & 15;
     }
-    Some(out)
+    (all <= 15).then_some(out)
+}
+
+/// The value of a lower-case hexadecimal digit; more than 15 for any other byte.
+fn lower_digit(byte: u8) -> u8 {
+    let decimal = byte.wrapping_sub(b'0');
+    let letter = byte.wrapping_sub(b'a');
+    if decimal < 10 {
+        decimal
+    } else if letter < 6 {
+        letter + 10
+    } else {
+        u8::MAX
+    }
 }
 
 /// The SHA-256 of `bytes` in lower-case hex.

@@ -4,7 +4,6 @@
 //! reader of the log may stall: then lines are lost and counted, and no request waits.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -291,8 +290,7 @@ impl AccessLine<'_> {
     /// Who called.
     fn write_caller(&self, json: &mut String) {
         if let Some(client) = self.client {
-            // Writing to a String cannot fail.
-            let _ = write!(json, ",\"client\":\"{client}\"");
+            field::address(json, "client", client);
         }
         if let Some(uid) = self.uid {
             field::number(json, "uid", uid.into());

@@ -153,7 +153,7 @@ impl Proxy {
     ) -> Result<Outgoing, S3Error> {
         match plan {
             PayloadPlan::Document(plan) => {
-                Box::pin(self.document(permit, plan, arriving, caller)).await
+                Box::pin(self.document(permit, *plan, arriving, caller)).await
             }
             PayloadPlan::Empty => {
                 // A body of unknown length may turn out to be none: an empty chunked one, or a POST that a
@@ -165,7 +165,9 @@ impl Proxy {
                 }
                 Ok(Outgoing::empty())
             }
-            PayloadPlan::Object(plan) => self.object(plan, arriving, caller, stream_state).await,
+            PayloadPlan::Object(plan) => {
+                Box::pin(self.object(*plan, arriving, caller, stream_state)).await
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +19,6 @@ use super::spans::SpanRecorder;
 use super::{Client, TlsVersion};
 use crate::body::{DownloadFailure, ObjectUpload, UploadFailure};
 use crate::decision::{Step, Verdict};
-use crate::encoding::hex::hex;
 use crate::error::{Code, Fault, S3Error, TenantLimit};
 use crate::observe::{
     AccessLine, CoreMetrics, EndedRequest, Event, FailedRequest, LogBuffer, TraceContext,
@@ -37,7 +38,7 @@ const CLIENT_GONE: u16 = 499;
 pub(super) struct Record {
     pub(super) time: Timestamp,
     started: Instant,
-    pub(super) request_id: String,
+    pub(super) request_id: RequestId,
     pub(super) version: Version,
     tls: Option<TlsVersion>,
     pub(super) head: LoggedHead,
@@ -82,6 +83,36 @@ pub(super) struct Record {
     pub(super) sent: u64,
 }
 
+/// The id of a request, as the client and the log are told it: 16 hexadecimal digits in upper case, like AWS's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestId([u8; 16]);
+
+impl RequestId {
+    fn random() -> Self {
+        let number = fastrand::u64(..);
+        let mut digits = [0; 16];
+        for (place, digit) in digits.iter_mut().rev().enumerate() {
+            let value = u8::try_from(number >> (4 * place) & 15).unwrap_or_default();
+            *digit = value + if value < 10 { b'0' } else { b'A' - 10 };
+        }
+        Self(digits)
+    }
+}
+
+impl Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default() // ASCII by construction
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
 /// What COS had to do with it.
 #[derive(Debug, Default)]
 struct UpstreamRecord {
@@ -113,12 +144,10 @@ impl Record {
             Peer::Unix(user) => (None, Some(user.uid)),
             Peer::Unnamed => (None, None),
         };
-        let mut request_id = hex(&fastrand::u64(..).to_be_bytes());
-        request_id.make_ascii_uppercase();
         Self {
             time,
             started: Instant::now(),
-            request_id,
+            request_id: RequestId::random(),
             version,
             tls: client.tls,
             head: LoggedHead::default(),
@@ -306,7 +335,7 @@ impl Record {
         let detail = detail.or_else(|| error.map(S3Error::message));
         metrics.keep_error(FailedRequest {
             time: self.time,
-            request_id: self.request_id.clone(),
+            request_id: self.request_id.to_string(),
             tenant: self.tenant.as_ref().map(|tenant| tenant.name.clone()),
             operation: self.operation,
             status: self.status.as_u16(),

@@ -72,14 +72,14 @@ fn s3_authorization(
     sha256: Option<[u8; 32]>,
     Signing { region, now, .. }: Signing<'_>,
 ) -> Result<String, S3Error> {
-    let amz_date = now.amz();
+    let amz_date = now.amz_date();
     let payload = sha256.map_or(Cow::Borrowed(UNSIGNED_PAYLOAD), |hash| {
         Cow::Owned(hex(&hash))
     });
     let headers = &mut request.headers;
     headers.insert(
         AMZ_DATE,
-        HeaderValue::from_str(&amz_date).map_err(internal)?,
+        HeaderValue::from_str(amz_date.as_str()).map_err(internal)?,
     );
     let payload_header = match &payload {
         Cow::Borrowed(text) => HeaderValue::from_static(text),
@@ -89,7 +89,7 @@ fn s3_authorization(
     if let Some(token) = credential.token_header() {
         headers.insert(AMZ_TOKEN, token.clone());
     }
-    let date = amz_date.get(..8).unwrap_or_default();
+    let date = amz_date.day();
     let scope = CredentialScope {
         date,
         region,
@@ -100,7 +100,7 @@ fn s3_authorization(
         access_key: &credential.secret_id,
         key: &key,
         scope: &scope,
-        amz_date: &amz_date,
+        amz_date: amz_date.as_str(),
     }
     .authorization(&signable(request), &payload))
 }

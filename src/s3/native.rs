@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::address::virtual_bucket;
 use super::conditions::FORBID_OVERWRITE;
+use super::headers::values_of;
 use super::request::COPY_SOURCE;
 use super::xml::Vocabulary;
 use crate::encoding::split::{split, split_once};
@@ -34,7 +35,7 @@ const PRESIGN: [&str; 7] = [
 /// Whether `head` is signed in COS's own way, well or badly: by its `Authorization` or in its query.
 pub(crate) fn is_native(head: &Parts) -> bool {
     let by_header = |value: &HeaderValue| value.as_bytes().starts_with(b"q-");
-    head.headers.get_all(AUTHORIZATION).iter().any(by_header) || is_presigned(head)
+    values_of(&head.headers, AUTHORIZATION).any(by_header) || is_presigned(head)
 }
 
 /// Whether `head`, in S3's terms, is that of a client of COS's own API.

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::address::{Address, check_bucket};
 use super::form::MAX_FORM_BYTES;
+use super::headers::values_of;
 use super::operation::BodyKind;
 use super::percent::{self, Plus};
 use super::query::has_control;
@@ -160,13 +161,13 @@ impl CopySource {
 /// that a server may ignore (RFC 9110 section 7.8): Java's client and curl make it with each request.
 pub(crate) fn check_framing(head: &Parts) -> Result<(), S3Error> {
     let refuse = |message: &'static str| Err(S3Error::new(Code::InvalidRequest, message).close());
-    let count = |name: &HeaderName| head.headers.get_all(name).iter().count();
-    if count(&header::HOST) != 1 {
+    let count = |name| values_of(&head.headers, name).count();
+    if count(header::HOST) != 1 {
         return refuse("A request has exactly one Host header.");
     }
     match (
-        count(&header::CONTENT_LENGTH),
-        count(&header::TRANSFER_ENCODING),
+        count(header::CONTENT_LENGTH),
+        count(header::TRANSFER_ENCODING),
     ) {
         (0, 0) => {}
         (1, 0) if content_length(head).is_some() => {}
@@ -176,7 +177,7 @@ pub(crate) fn check_framing(head: &Parts) -> Result<(), S3Error> {
         _ => return refuse("A request has Content-Length or Transfer-Encoding, not both."),
     }
     let is_continue = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if count(&header::EXPECT) > 1 || !head.headers.get_all(header::EXPECT).iter().all(is_continue) {
+    if count(header::EXPECT) > 1 || !values_of(&head.headers, header::EXPECT).all(is_continue) {
         return Err(S3Error::new(
             Code::ExpectationFailed,
             "Only Expect: 100-continue can be met.",
@@ -209,7 +210,7 @@ pub fn host(head: &Parts) -> Result<&str, S3Error> {
 }
 
 fn only<'h>(head: &'h Parts, name: &HeaderName) -> Result<Option<&'h HeaderValue>, S3Error> {
-    let mut values = head.headers.get_all(name).iter();
+    let mut values = values_of(&head.headers, name.clone());
     let first = values.next();
     if values.next().is_some() {
         return Err(S3Error::new(

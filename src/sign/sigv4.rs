@@ -6,8 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, Mac};
-use http::header::{AsHeaderName, GetAll};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use memchr::memchr;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -114,10 +113,70 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The canonical request. `signed` are lower-case names, sorted; `payload` is the body's hash or mode.
-pub fn canonical_request<N: AsHeaderName + AsRef<str> + Copy>(
+/// The headers that a signature covers: sorted by name, and several values of one name in their order.
+#[derive(Clone, Debug)]
+pub struct SignedHeaders<'a>(Vec<(&'a str, &'a HeaderValue)>);
+
+impl<'a> SignedHeaders<'a> {
+    /// Those of `headers` whose names (lower case) `is_signed` chooses.
+    pub fn of(headers: &'a HeaderMap, is_signed: impl Fn(&str) -> bool) -> Self {
+        let mut chosen = Vec::with_capacity(headers.len());
+        let named = headers.iter().map(|(name, value)| (name.as_str(), value));
+        chosen.extend(named.filter(|(name, _)| is_signed(name)));
+        chosen.sort_by_key(|(name, _)| *name); // stable: the values of a name stay in order
+        Self(chosen)
+    }
+
+    /// The names, each once.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
+        let names = self.0.iter().map(|(name, _)| *name).enumerate();
+        names.filter_map(|(index, name)| (!self.is_repeated(index, name)).then_some(name))
+    }
+
+    /// All values.
+    pub(super) fn values(&self) -> impl Iterator<Item = &'a HeaderValue> + '_ {
+        self.0.iter().map(|(_, value)| *value)
+    }
+
+    /// Whether the header before the one at `index` has the same `name`.
+    fn is_repeated(&self, index: usize, name: &str) -> bool {
+        let before = index.checked_sub(1).and_then(|index| self.0.get(index));
+        before.is_some_and(|(before, _)| *before == name)
+    }
+
+    /// Appends a line for each name.
+    fn push_lines(&self, out: &mut String) {
+        for (index, (name, value)) in self.0.iter().enumerate() {
+            if self.is_repeated(index, name) {
+                out.push(',');
+            } else {
+                if index > 0 {
+                    out.push('\n');
+                }
+                push_all(out, &[*name, ":"]);
+            }
+            push_value(out, value);
+        }
+        if !self.0.is_empty() {
+            out.push('\n');
+        }
+    }
+
+    /// Appends the names with `;` between.
+    fn push_names(&self, out: &mut String) {
+        for (index, name) in self.names().enumerate() {
+            if index > 0 {
+                out.push(';');
+            }
+            out.push_str(name);
+        }
+    }
+}
+
+/// The canonical request over the headers `signed`. `payload` is the body's hash or mode.
+pub fn canonical_request(
     request: &Signable<'_>,
-    signed: &[N],
+    signed: &SignedHeaders<'_>,
     payload: &str,
 ) -> String {
     let mut out = String::with_capacity(CANONICAL_CAPACITY);
@@ -127,14 +186,9 @@ pub fn canonical_request<N: AsHeaderName + AsRef<str> + Copy>(
     out.push('\n');
     push_query(&mut out, request.query);
     out.push('\n');
-    for &name in signed {
-        out.push_str(name.as_ref());
-        out.push(':');
-        push_values(&mut out, &request.headers.get_all(name));
-        out.push('\n');
-    }
+    signed.push_lines(&mut out);
     out.push('\n');
-    push_joined(&mut out, signed);
+    signed.push_names(&mut out);
     out.push('\n');
     out.push_str(payload);
     out
@@ -173,7 +227,7 @@ impl SigV4Signer<'_> {
     /// Signs `host`, `content-md5`, `content-type` and every `x-amz-*` header that the request has: all
     /// that means something to COS.
     pub fn authorization(&self, request: &Signable<'_>, payload: &str) -> String {
-        let signed = names_to_sign(request.headers);
+        let signed = SignedHeaders::of(request.headers, is_signed_for_cos);
         let signature = self.sign(request, &signed, payload);
         authorization_value(self.access_key, self.scope, &signed, &signature)
     }
@@ -181,9 +235,9 @@ impl SigV4Signer<'_> {
     /// The query of a presigned URL, encoded: `request`'s own parameters (a token among them, if there is
     /// one) and the signature's. Signs the same headers; the URL lives `expires` seconds.
     pub fn presigned_query(&self, request: &Signable<'_>, expires: u32) -> String {
-        let signed = names_to_sign(request.headers);
+        let signed = SignedHeaders::of(request.headers, is_signed_for_cos);
         let mut signed_names = String::new();
-        push_joined(&mut signed_names, &signed);
+        signed.push_names(&mut signed_names);
         let mut pairs = request.query.to_vec();
         for (name, value) in [
             ("X-Amz-Algorithm", ALGORITHM.to_owned()),
@@ -209,7 +263,7 @@ impl SigV4Signer<'_> {
         out
     }
 
-    fn sign(&self, request: &Signable<'_>, signed: &[&HeaderName], payload: &str) -> [u8; 32] {
+    fn sign(&self, request: &Signable<'_>, signed: &SignedHeaders<'_>, payload: &str) -> [u8; 32] {
         let canonical = canonical_request(request, signed, payload);
         let to_sign = string_to_sign(self.amz_date, self.scope, &canonical);
         self.key.sign(to_sign.as_bytes())
@@ -220,28 +274,22 @@ impl SigV4Signer<'_> {
 pub fn authorization_value(
     access_key: &str,
     scope: &CredentialScope<'_>,
-    signed: &[impl AsRef<str>],
+    signed: &SignedHeaders<'_>,
     signature: &[u8; 32],
 ) -> String {
     let mut out = String::with_capacity(384);
     push_all(&mut out, &[ALGORITHM, " Credential=", access_key, "/"]);
     scope.push_to(&mut out);
     out.push_str(", SignedHeaders=");
-    push_joined(&mut out, signed);
+    signed.push_names(&mut out);
     out.push_str(", Signature=");
     push_hex(&mut out, signature);
     out
 }
 
-/// The names that [`authorization`] signs, sorted. `HeaderName`s are lower case already.
-fn names_to_sign(headers: &HeaderMap) -> Vec<&HeaderName> {
-    let mut names = Vec::with_capacity(headers.keys_len());
-    names.extend(headers.keys().filter(|name| {
-        let name = name.as_str();
-        matches!(name, "content-md5" | "content-type" | "host") || must_be_signed(name)
-    }));
-    names.sort_unstable_by_key(|name| name.as_str());
-    names
+/// Whether our own requests' signatures cover the header `name`.
+fn is_signed_for_cos(name: &str) -> bool {
+    matches!(name, "content-md5" | "content-type" | "host") || must_be_signed(name)
 }
 
 /// The pairs, encoded and in the order of their encoded names, then values.
@@ -258,25 +306,19 @@ fn push_query(out: &mut String, query: &[(Cow<'_, str>, Cow<'_, str>)]) {
     }
 }
 
-/// All values of `name`, joined with commas; outer spaces go and inner runs become one space.
-fn push_values(out: &mut String, values: &GetAll<'_, HeaderValue>) {
-    for (index, value) in values.iter().enumerate() {
+/// A value: outer spaces go and inner runs become one space.
+fn push_value(out: &mut String, value: &HeaderValue) {
+    // A value that is not UTF-8 is refused in `signed_headers`, so nothing is lost here.
+    let value = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
+    let value = value.trim_matches([' ', '\t']);
+    if memchr(b' ', value.as_bytes()).is_none() {
+        return out.push_str(value);
+    }
+    for (index, word) in value.split(' ').filter(|word| !word.is_empty()).enumerate() {
         if index > 0 {
-            out.push(',');
+            out.push(' ');
         }
-        // A value that is not UTF-8 is refused in `covers_headers`, so nothing is lost here.
-        let value = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
-        let value = value.trim_matches([' ', '\t']);
-        if memchr(b' ', value.as_bytes()).is_none() {
-            out.push_str(value);
-            continue;
-        }
-        for (index, word) in value.split(' ').filter(|word| !word.is_empty()).enumerate() {
-            if index > 0 {
-                out.push(' ');
-            }
-            out.push_str(word);
-        }
+        out.push_str(word);
     }
 }
 
@@ -286,18 +328,9 @@ fn push_all(out: &mut String, parts: &[&str]) {
     }
 }
 
-fn push_joined(out: &mut String, names: &[impl AsRef<str>]) {
-    for (index, name) in names.iter().enumerate() {
-        if index > 0 {
-            out.push(';');
-        }
-        out.push_str(name.as_ref());
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::HeaderName;
 
     use super::*;
 
@@ -330,9 +363,12 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("x-amz-meta-a", HeaderValue::from_static("one   two "));
         headers.append("x-amz-meta-a", HeaderValue::from_static("\tthree"));
+        headers.append("host", HeaderValue::from_static("b"));
+        let signed = SignedHeaders::of(&headers, |_| true);
         let mut out = String::new();
-        push_values(&mut out, &headers.get_all("x-amz-meta-a"));
-        assert_eq!(out, "one two,three");
+        signed.push_lines(&mut out);
+        signed.push_names(&mut out);
+        assert_eq!(out, "host:b\nx-amz-meta-a:one two,three\nhost;x-amz-meta-a");
     }
 
     #[test]
@@ -359,6 +395,7 @@ mod tests {
             "x-amz-acl",
             "x-amz-date",
         ];
-        assert_eq!(names_to_sign(&headers), expected);
+        let signed = SignedHeaders::of(&headers, is_signed_for_cos);
+        assert!(signed.names().eq(expected));
     }
 }

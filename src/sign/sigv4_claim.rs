@@ -11,13 +11,14 @@ use memchr::memrchr_iter;
 
 use super::Signable;
 use super::sigv4::{
-    ALGORITHM, CONTENT_SHA256, CredentialScope, SigningKey, canonical_request, string_to_sign,
+    ALGORITHM, CONTENT_SHA256, CredentialScope, SignedHeaders, SigningKey, canonical_request,
+    string_to_sign,
 };
 use crate::encoding::hex::parse_hex32;
 use crate::encoding::split::{split, split_once};
 use crate::error::{Code, S3Error};
-use crate::s3::headers::must_be_signed;
-use crate::timestamp::Timestamp;
+use crate::s3::headers::{must_be_signed, values_of};
+use crate::timestamp::{AmzDate, Timestamp};
 
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 
@@ -32,14 +33,15 @@ pub struct SigV4Claim<'a> {
     pub time: Timestamp,
     /// How many seconds a presigned URL lives; `None` for an `Authorization` header.
     pub expires: Option<u32>,
-    signed: Vec<&'a str>,
+    amz_date: AmzDate,
+    signed: SignedHeaders<'a>,
     signature: [u8; 32],
 }
 
 impl<'a> SigV4Claim<'a> {
     /// Reads the `Authorization` header; `None` when there is none.
     pub fn from_headers(headers: &'a HeaderMap) -> Result<Option<Self>, S3Error> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let mut values = values_of(headers, AUTHORIZATION);
         let Some(value) = values.next() else {
             return Ok(None);
         };
@@ -57,19 +59,21 @@ impl<'a> SigV4Claim<'a> {
         let (access_key, scope) = credential_parts(credential).ok_or_else(|| {
             malformed("Credential must be ACCESS-KEY/YYYYMMDD/REGION/s3/aws4_request")
         })?;
-        let signed = signed_names(signed).ok_or_else(|| malformed(SIGNED_HEADERS_RULE))?;
-        let time = signing_time(headers, &signed)?;
-        if time.date() != scope.date {
+        let names = signed_names(signed).ok_or_else(|| malformed(SIGNED_HEADERS_RULE))?;
+        let time = signing_time(headers, &names)?;
+        let amz_date = time.amz_date();
+        if amz_date.day() != scope.date {
             return Err(malformed(
                 "the day in Credential is not the day of x-amz-date",
             ));
         }
         let signature = parse_hex32(signature).ok_or_else(|| malformed(SIGNATURE_RULE))?;
-        covers_headers(&signed, headers, malformed)?;
+        let signed = signed_headers(&names, headers, malformed)?;
         Ok(Some(Self {
             access_key,
             scope,
             time,
+            amz_date,
             expires: None,
             signed,
             signature,
@@ -79,7 +83,7 @@ impl<'a> SigV4Claim<'a> {
     /// Reads a presigned URL's parameters; `None` when there is none of them.
     pub fn from_query(
         query: &'a [(Cow<'_, str>, Cow<'_, str>)],
-        headers: &HeaderMap,
+        headers: &'a HeaderMap,
     ) -> Result<Option<Self>, S3Error> {
         if !Self::is_in_query(query) {
             return Ok(None);
@@ -98,21 +102,23 @@ impl<'a> SigV4Claim<'a> {
                 "X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"",
             )
         })?;
-        if time.date() != scope.date {
+        let amz_date = time.amz_date();
+        if amz_date.day() != scope.date {
             return Err(malformed_query(
                 "the day in X-Amz-Credential is not the day of X-Amz-Date",
             ));
         }
         let expires = expiry(once(query, "X-Amz-Expires")?)?;
-        let signed = signed_names(once(query, "X-Amz-SignedHeaders")?)
+        let names = signed_names(once(query, "X-Amz-SignedHeaders")?)
             .ok_or_else(|| malformed_query(SIGNED_HEADERS_RULE))?;
         let signature = parse_hex32(once(query, "X-Amz-Signature")?)
             .ok_or_else(|| malformed_query(SIGNATURE_RULE))?;
-        covers_headers(&signed, headers, malformed_query)?;
+        let signed = signed_headers(&names, headers, malformed_query)?;
         Ok(Some(Self {
             access_key,
             scope,
             time,
+            amz_date,
             expires: Some(expires),
             signed,
             signature,
@@ -136,7 +142,7 @@ impl<'a> SigV4Claim<'a> {
 
     /// Whether the client signed the header `name` (lower case).
     pub fn signs(&self, name: &str) -> bool {
-        self.signed.contains(&name)
+        self.signed.names().any(|signed| signed == name)
     }
 
     /// The canonical request that the client must have signed.
@@ -162,7 +168,7 @@ impl<'a> SigV4Claim<'a> {
 
     /// The string to sign over `canonical_request`.
     pub fn string_to_sign(&self, canonical_request: &str) -> String {
-        string_to_sign(&self.time.amz(), &self.scope, canonical_request)
+        string_to_sign(self.amz_date.as_str(), &self.scope, canonical_request)
     }
 
     /// Whether the signature is that of `request` under `key`, in constant time. `key` must be that
@@ -244,13 +250,10 @@ fn signed_names(text: &str) -> Option<Vec<&str>> {
 
 /// When the request was signed: `x-amz-date`, or a signed `Date` where there is none.
 fn signing_time(headers: &HeaderMap, signed: &[&str]) -> Result<Timestamp, S3Error> {
-    let amz = only_value(headers, AMZ_DATE).and_then(Timestamp::parse_amz);
-    let time = if headers.contains_key(AMZ_DATE) {
-        amz
-    } else if signed.contains(&DATE.as_str()) {
-        only_value(headers, DATE).and_then(parse_date_header)
-    } else {
-        None
+    let time = match only_value(headers, AMZ_DATE) {
+        Some(amz) => Timestamp::parse_amz(amz),
+        None if headers.contains_key(AMZ_DATE) || !signed.contains(&DATE.as_str()) => None,
+        None => only_value(headers, DATE).and_then(parse_date_header),
     };
     time.ok_or_else(|| {
         S3Error::new(
@@ -271,45 +274,44 @@ fn parse_date_header(text: &str) -> Option<Timestamp> {
 }
 
 fn only_value(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    let mut values = headers.get_all(name).iter();
+    let mut values = values_of(headers, name);
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
-/// The signature must cover `host` and all that means something to S3 or COS, or somebody on the way
-/// could add to it. `x-amz-content-sha256` is exempt: its value is in the canonical request anyway.
-fn covers_headers(
-    signed: &[&str],
-    headers: &HeaderMap,
+/// The headers of these `names`, which are sorted. The signature must cover `host` and all that means something to S3
+/// or COS, or somebody on the way could add to it. `x-amz-content-sha256` is exempt: its value is in the canonical
+/// request anyway.
+fn signed_headers<'a>(
+    names: &[&str],
+    headers: &'a HeaderMap,
     malformed: fn(&str) -> S3Error,
-) -> Result<(), S3Error> {
+) -> Result<SignedHeaders<'a>, S3Error> {
     let must_sign =
-        |name: &&str| *name == HOST.as_str() || (must_be_signed(name) && *name != CONTENT_SHA256);
-    let unsigned = headers
-        .keys()
-        .map(HeaderName::as_str)
-        .filter(must_sign)
-        .find(|name| signed.binary_search(name).is_err());
-    if let Some(name) = unsigned {
+        |name: &str| name == HOST.as_str() || (must_be_signed(name) && name != CONTENT_SHA256);
+    let is_named = |name: &str| names.binary_search(&name).is_ok();
+    let mut unsigned = headers.keys().map(HeaderName::as_str);
+    if let Some(name) = unsigned.find(|name| must_sign(name) && !is_named(name)) {
         let text =
             format!("There were headers present in the request which were not signed: {name}");
         return Err(S3Error::new(Code::AccessDenied, text));
     }
-    if signed.binary_search(&HOST.as_str()).is_err() {
+    if !is_named(HOST.as_str()) {
         return Err(malformed("SignedHeaders must include host"));
     }
-    for name in signed {
-        let mut values = headers.get_all(*name).iter().peekable();
-        if values.peek().is_none() {
-            return Err(malformed(
-                "SignedHeaders names a header that the request does not have",
-            ));
-        }
-        if values.any(|value| std::str::from_utf8(value.as_bytes()).is_err()) {
-            return Err(malformed("a signed header's value is not UTF-8"));
-        }
+    let signed = SignedHeaders::of(headers, is_named);
+    if signed.names().count() < names.len() {
+        return Err(malformed(
+            "SignedHeaders names a header that the request does not have",
+        ));
     }
-    Ok(())
+    if signed
+        .values()
+        .any(|value| std::str::from_utf8(value.as_bytes()).is_err())
+    {
+        return Err(malformed("a signed header's value is not UTF-8"));
+    }
+    Ok(signed)
 }
 
 /// The value of a parameter that must be there exactly once.

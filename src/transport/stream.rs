@@ -108,8 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CountedStream<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        this.stream
-            .set_limit(this.stream_state.core().share() as u64);
+        this.stream.set_limit(this.stream_state.max_read() as u64);
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if result.is_ready() {
             this.stream_state

@@ -19,6 +19,10 @@ const MIN_READ: usize = 16 * 1024 - 1;
 /// stalled, and 2000 of those must fit in 150 MiB (they held 162 MiB with [`MIN_READ`]).
 const MANY_BODIES: usize = 512;
 const READ_OF_MANY: usize = 8 * 1024 - 1;
+/// A connection may read this part of what it has read already, and [`READ_OF_MANY`] at first. hyper's buffers never
+/// get smaller than the first ones of a connection were: when many bodies begin at once, those of the first must not
+/// be large because they were alone for a moment.
+const SHARE_OF_READ: u64 = 8;
 
 /// The state of a [`CountedStream`](super::CountedStream), shared with the code that serves it on one core.
 ///
@@ -92,7 +96,7 @@ impl CoreLoad {
     }
 
     /// What one read may take now. The other cores are taken to be as busy: sockets are spread evenly.
-    pub(super) fn share(&self) -> usize {
+    fn share(&self) -> usize {
         let bodies = self.bodies.get().max(1) * self.cores;
         if bodies > MANY_BODIES {
             return READ_OF_MANY;
@@ -142,6 +146,12 @@ impl StreamState {
             blocked: Cell::new(false),
             lingers: Cell::new(false),
         })
+    }
+
+    /// What one read of the connection may take now.
+    pub(super) fn max_read(&self) -> usize {
+        let grown = usize::try_from(self.read.get() / SHARE_OF_READ).unwrap_or(usize::MAX);
+        self.core.share().min(grown.max(READ_OF_MANY))
     }
 
     /// Bytes read from the peer so far.
@@ -284,16 +294,21 @@ mod tests {
     #[tokio::test]
     async fn a_read_takes_no_more_than_its_share() {
         let load = CoreLoad::new(2);
-        let mut bodies: Vec<_> = (0..1000).map(|_| load.body()).collect();
+        let state = StreamState::new(&load);
         let (mut peer, ours) = duplex(1 << 20);
-        let mut counted = CountedStream::new(ours, StreamState::new(&load));
-        peer.write_all(&vec![7; 100_000]).await.unwrap();
-        let mut buf = vec![0; 100_000];
+        let mut counted = CountedStream::new(ours, Rc::clone(&state));
+        peer.write_all(&vec![7; 500_000]).await.unwrap();
+        let mut buf = vec![0; 500_000];
+        while state.read() < SHARE_OF_READ * MIN_READ as u64 {
+            let most = READ_OF_MANY.max(usize::try_from(state.read() / SHARE_OF_READ).unwrap());
+            assert_eq!(counted.read(&mut buf).await.unwrap(), most);
+        }
+        let mut bodies: Vec<_> = (0..1000).map(|_| load.body()).collect();
         assert_eq!(counted.read(&mut buf).await.unwrap(), READ_OF_MANY);
         bodies.truncate(MANY_BODIES / 2);
         assert_eq!(counted.read(&mut buf).await.unwrap(), MIN_READ);
         drop(bodies);
-        let rest = 100_000 - READ_OF_MANY - MIN_READ;
-        assert_eq!(counted.read(&mut buf).await.unwrap(), rest);
+        let most = usize::try_from(state.read() / SHARE_OF_READ).unwrap();
+        assert_eq!(counted.read(&mut buf).await.unwrap(), most);
     }
 }

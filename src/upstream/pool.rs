@@ -33,10 +33,14 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub(crate) struct ConnectionPool {
     dialer: Dialer,
     limits: UpstreamLimits,
-    idle: RefCell<HashMap<Box<str>, VecDeque<IdleConnection>>>,
+    idle: RefCell<HashMap<Box<str>, Rc<IdleQueue>>>,
     load: Rc<CoreLoad>,
     metrics: Arc<CoreMetrics>,
 }
+
+/// The connections to one authority that wait for their next requests. Those in use know it, so that they find their
+/// way back without a look at the authority.
+type IdleQueue = RefCell<VecDeque<IdleConnection>>;
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
@@ -60,7 +64,7 @@ struct PooledConnection {
 #[derive(Debug)]
 pub(crate) struct LeasedConnection {
     connection: Option<PooledConnection>,
-    authority: Box<str>,
+    idle: Rc<IdleQueue>,
     upstream: Rc<ConnectionPool>,
     upload: Option<Rc<RefCell<body::ObjectUpload>>>,
     stream_state: Rc<StreamState>,
@@ -117,15 +121,16 @@ impl ConnectionPool {
         mut request: http::Request<body::RequestBody>,
         body: &body::RequestBody,
     ) -> Result<(http::Response<Incoming>, Box<LeasedConnection>), SendFailure> {
+        let idle = self.idle_queue(authority);
         loop {
-            let (mut connection, reused) = match self.take_idle(authority) {
+            let (mut connection, reused) = match self.take_idle(&idle) {
                 Some(connection) => (connection, true),
                 // Boxed, as are the other rare waits: each would make every request's future larger.
                 None => (Box::pin(self.connect(authority)).await?, false),
             };
             body.goes_to(&connection.stream_state);
             let mut lease = Box::new(LeasedConnection {
-                authority: authority.into(),
+                idle: Rc::clone(&idle),
                 upstream: Rc::clone(self),
                 upload: body.upload(),
                 stream_state: Rc::clone(&connection.stream_state),
@@ -194,10 +199,18 @@ impl ConnectionPool {
         }
     }
 
-    /// The usable idle connection that was used last.
-    fn take_idle(&self, authority: &str) -> Option<PooledConnection> {
-        let mut idle = self.idle.borrow_mut();
-        let queue = idle.get_mut(authority)?;
+    /// The queue of `authority`.
+    fn idle_queue(&self, authority: &str) -> Rc<IdleQueue> {
+        let mut queues = self.idle.borrow_mut();
+        if let Some(queue) = queues.get(authority) {
+            return Rc::clone(queue);
+        }
+        Rc::clone(queues.entry(authority.into()).or_default())
+    }
+
+    /// The usable connection of `idle` that was used last.
+    fn take_idle(&self, idle: &IdleQueue) -> Option<PooledConnection> {
+        let mut queue = idle.borrow_mut();
         let now = Instant::now();
         let is_good = |i: &IdleConnection| {
             i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout
@@ -241,9 +254,8 @@ impl ConnectionPool {
         })
     }
 
-    fn put_idle(&self, authority: Box<str>, connection: PooledConnection) {
-        let mut idle = self.idle.borrow_mut();
-        let queue = idle.entry(authority).or_default();
+    fn put_idle(&self, idle: &IdleQueue, connection: PooledConnection) {
+        let mut queue = idle.borrow_mut();
         if queue.len() < self.limits.idle_connections {
             queue.push_back(IdleConnection {
                 connection,
@@ -255,10 +267,11 @@ impl ConnectionPool {
     fn sweep(&self) {
         let now = Instant::now();
         self.idle.borrow_mut().retain(|_, queue| {
-            queue.retain(|i| {
+            let mut idle = queue.borrow_mut();
+            idle.retain(|i| {
                 now - i.since < self.limits.idle_timeout && !i.connection.sender.is_closed()
             });
-            !queue.is_empty()
+            !idle.is_empty() || Rc::strong_count(queue) > 1
         });
     }
 }
@@ -293,8 +306,7 @@ impl body::ResponseConnection for LeasedConnection {
             && !connection.stream_state.is_blocked()
             && !connection.sender.is_closed()
         {
-            self.upstream
-                .put_idle(std::mem::take(&mut self.authority), connection);
+            self.upstream.put_idle(&self.idle, connection);
         }
     }
 }

@@ -128,8 +128,7 @@ impl TestRequest {
             service: "s3",
         };
         let signing = sigv4::SigningKey::derive(&key.secret, &date, REGION, "s3");
-        let mut signed: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
-        signed.sort_unstable();
+        let signed = sigv4::SignedHeaders::of(&self.headers, |_| true);
         let canonical =
             self.signed_by(|request| sigv4::canonical_request(request, &signed, payload));
         let signature =

@@ -11,6 +11,7 @@ mod companions;
 mod configurations;
 mod decision;
 mod doctor;
+mod doctor_probes;
 mod documents;
 mod drain;
 mod explain;

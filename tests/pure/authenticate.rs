@@ -248,9 +248,15 @@ impl Client {
     fn signed_over(self, names: &[&str]) -> Self {
         let client = self.dated(EMPTY);
         let authorization = client.sign(|request, key, scope| {
-            let canonical = sigv4::canonical_request(request, names, EMPTY);
+            let signed = sigv4::SignedHeaders::of(request.headers, |name| names.contains(&name));
+            let canonical = sigv4::canonical_request(request, &signed, EMPTY);
             let to_sign = sigv4::string_to_sign(&client.time.amz(), scope, &canonical);
-            sigv4::authorization_value(client.key, scope, names, &key.sign(to_sign.as_bytes()))
+            let signature = cosgate::encoding::hex::hex(&key.sign(to_sign.as_bytes()));
+            format!(
+                "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={}, Signature={signature}",
+                client.key,
+                names.join(";"),
+            )
         });
         client.with("authorization", &authorization)
     }
@@ -280,7 +286,8 @@ impl Client {
             self.time.amz(),
         );
         let signature = self.sign(|request, key, scope| {
-            let canonical = sigv4::canonical_request(request, &["host"], payload);
+            let signed = sigv4::SignedHeaders::of(request.headers, |name| name == "host");
+            let canonical = sigv4::canonical_request(request, &signed, payload);
             let to_sign = sigv4::string_to_sign(&self.time.amz(), scope, &canonical);
             cosgate::encoding::hex::hex(&key.sign(to_sign.as_bytes()))
         });

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use cosgate::decision::{DocumentPlan, ObjectPlan, PayloadPlan, Step};
+use cosgate::decision::{ObjectPlan, PayloadPlan, Step};
 use cosgate::error::S3Error;
 use cosgate::payload::Framing;
 use cosgate::s3::S3Request;
@@ -222,8 +222,9 @@ pub(super) fn describe_grant(grant: &Grant) -> String {
 /// How the body would go on. `length_assumed`: the length is not known yet.
 pub(super) fn payload(plan: &PayloadPlan, length_assumed: bool) -> String {
     match plan {
-        PayloadPlan::Document(DocumentPlan { max_bytes, .. }) => format!(
-            "a document of at most {max_bytes} bytes, read whole, parsed and written anew; COS gets its Content-Length and Content-MD5 too"
+        PayloadPlan::Document(plan) => format!(
+            "a document of at most {} bytes, read whole, parsed and written anew; COS gets its Content-Length and Content-MD5 too",
+            plan.max_bytes
         ),
         PayloadPlan::Empty => "none".to_owned(),
         PayloadPlan::Object(plan) => object(plan, length_assumed),

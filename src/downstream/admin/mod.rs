@@ -169,26 +169,22 @@ async fn document<B>(
     let path = request.uri().path().to_owned();
     let query = request.uri().query().map(str::to_owned);
     let pages = Arc::clone(pages);
-    let made = spawn_blocking(move || {
-        let made = make(&pages, &path, query.as_deref());
-        made.map_err(|error| {
+    let made = spawn_blocking(move || match make(&pages, &path, query.as_deref()) {
+        Ok(AdminDocument::Page(text)) => typed(status, "text/html; charset=utf-8", text),
+        Ok(AdminDocument::Json(value)) => json_page(status, lines(&value)),
+        Err(error) => {
             let (status, why) = match error {
                 DocumentError::Invalid(why) => (StatusCode::BAD_REQUEST, why),
                 DocumentError::Conflict(why) => (StatusCode::CONFLICT, why),
                 DocumentError::Unknown(why) => (StatusCode::NOT_FOUND, why),
             };
             admin::error(&path, status, &why)
-        })
-    });
-    match made.await {
-        Ok(Ok(AdminDocument::Page(text))) => typed(status, "text/html; charset=utf-8", text),
-        Ok(Ok(AdminDocument::Json(value))) => json_page(status, lines(&value)),
-        Ok(Err(error)) => error,
-        Err(_) => {
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            admin::error(request.uri().path(), status, "this page failed")
         }
-    }
+    });
+    made.await.unwrap_or_else(|_| {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        admin::error(request.uri().path(), status, "this page failed")
+    })
 }
 
 /// What a page is.

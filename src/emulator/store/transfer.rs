@@ -83,6 +83,21 @@ impl Store {
         Ok(intake.finish())
     }
 
+    /// Receives what comes of a body: its end may be missing.
+    pub(in crate::emulator) async fn receive_cut(
+        &self,
+        body: Option<StreamingBlob>,
+    ) -> S3Result<Received> {
+        let mut intake = self.intake().map_err(S3Error::internal_error)?;
+        let mut body = body.map(s3s::Body::from).unwrap_or_default();
+        while let Some(Ok(frame)) = body.frame().await {
+            if let Some(data) = frame.data_ref() {
+                intake.write_all(data).map_err(S3Error::internal_error)?;
+            }
+        }
+        Ok(intake.finish())
+    }
+
     /// Content that is in memory already.
     pub(in crate::emulator) fn received(&self, content: &[u8]) -> io::Result<Received> {
         let mut intake = self.intake()?;

@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::reserved::{RESERVED, RESERVED_FAMILIES, Reserved, reserved};
-use super::table::{BY_PART, OperationRow};
+use super::table::{BY_PART, OperationRow, ROWS};
 use super::{Local, Operation, Performer, Resource};
 use crate::error::{Code, S3Error};
 use crate::s3::query::{Query, plain_name, shown};
@@ -145,13 +145,14 @@ fn select(
     let is_part_read = |row: &OperationRow, selectors: &[&str]| {
         row.own_parameters == BY_PART && selectors == BY_PART
     };
-    let fits = |operation: &&Operation| {
-        let row = operation.row();
+    let method_name = method.as_str();
+    let fits = |row: &OperationRow| {
         row.scope == scope
-            && row.method == method.as_str()
+            && row.method == method_name
             && (row.selectors == selectors || is_part_read(row, selectors))
     };
-    let mut fitting = Operation::ALL.iter().filter(fits).copied();
+    let rows = Operation::ALL.iter().zip(ROWS);
+    let mut fitting = rows.filter_map(|(operation, row)| fits(row).then_some(*operation));
     // A copy has the form of an upload, but for its header.
     match (fitting.next(), fitting.next()) {
         (Some(one), None) => return Ok(one),

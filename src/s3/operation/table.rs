@@ -13,6 +13,9 @@ macro_rules! operations {
             $($name,)*
         }
 
+        /// The row of each, at the index that it is as a number.
+        pub(super) static ROWS: &[OperationRow] = &[$($row,)*];
+
         impl Operation {
             /// Every operation, by name; each at the index that it is as a number.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
@@ -25,12 +28,8 @@ macro_rules! operations {
             }
 
             pub(super) fn row(self) -> &'static OperationRow {
-                match self {
-                    $(Self::$name => {
-                        const ROW_OF: OperationRow = $row;
-                        &ROW_OF
-                    })*
-                }
+                #[expect(clippy::indexing_slicing, reason = "there is a row for each, in the same order")]
+                &ROWS[self as usize]
             }
         }
     };

@@ -22,6 +22,7 @@ use crate::config::{CertificateName, Config, RevokedSessions};
 use crate::encoding::percent::percent_decode;
 use crate::error::{Code, S3Error};
 use crate::payload::{ChunkSignatures, Mode};
+use crate::s3::headers::values_of;
 use crate::s3::{S3Request, native};
 use crate::secret::Secret;
 use crate::sign::sigv2;
@@ -687,7 +688,7 @@ fn is_signed(headers: &HeaderMap) -> bool {
 /// `x-amz-content-sha256`: absent, or one visible value.
 fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
     const NAME: HeaderName = HeaderName::from_static(CONTENT_SHA256);
-    let mut values = headers.get_all(NAME).iter();
+    let mut values = values_of(headers, NAME);
     let Some(value) = values.next() else {
         return Ok(None);
     };

@@ -18,6 +18,7 @@ use crate::encoding::hex::sha256_hex;
 use crate::error::{Code, S3Error};
 use crate::payload::Mode;
 use crate::s3::Query;
+use crate::s3::headers::values_of;
 use crate::s3::sts::{StsAction, StsRequest, too_large};
 use crate::sign::Signable;
 use crate::sign::sigv4::{SigV4Claim, SigningKey};
@@ -59,7 +60,7 @@ pub(super) fn session_token<'a>(
         .iter()
         .filter(|(known, _)| known.eq_ignore_ascii_case(name.as_str()))
         .map(|(_, value)| Some(&**value));
-    let in_headers = headers.get_all(name).iter();
+    let in_headers = values_of(headers, name.clone());
     let mut all = in_headers.map(|value| value.to_str().ok()).chain(in_query);
     match (all.next(), all.next()) {
         (None, _) => Ok(None),
