@@ -190,10 +190,10 @@ impl ProbedTenant {
         let issuer = tenant.and_then(|tenant| cache.issuers().get(tenant.issuer)?.as_ref());
         let policy = self.policies.get(self.index).map_or("", String::as_str);
         let issuer = issuer.ok_or("the tenant has no issuer")?;
-        let issued = issuer.issue_for(self.name(), policy, life).await;
-        let issued = issued.map_err(|error| error.to_string())?;
-        let life = issued.life;
-        let key = issued.credential().map_err(|error| error.to_string())?;
+        let response = issuer.issue_for(self.name(), policy, life).await;
+        let response = response.map_err(|error| error.to_string())?;
+        let life = response.life;
+        let key = response.credential().map_err(|error| error.to_string())?;
         Ok((key, life))
     }
 
