@@ -95,10 +95,17 @@ impl Timestamp {
 
     /// What [`Timestamp::amz`] gives, without an allocation.
     pub fn amz_date(self) -> AmzDate {
-        let [a, b, c, d, e, f, g] = self.civil().pairs();
+        let [
+            [y1, y2],
+            [y3, y4],
+            [mo1, mo2],
+            [d1, d2],
+            [h1, h2],
+            [m1, m2],
+            [s1, s2],
+        ] = self.civil().pairs();
         AmzDate([
-            a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1], b'T', e[0], e[1], f[0], f[1], g[0],
-            g[1], b'Z',
+            y1, y2, y3, y4, mo1, mo2, d1, d2, b'T', h1, h2, m1, m2, s1, s2, b'Z',
         ])
     }
 
@@ -111,10 +118,18 @@ impl Timestamp {
 
     /// Appends what [`Timestamp::iso8601`] gives. Each request is logged with it, so it must be quick.
     pub fn push_iso8601(self, text: &mut String) {
-        let [a, b, c, d, e, f, g] = self.civil().pairs();
+        let [
+            [y1, y2],
+            [y3, y4],
+            [mo1, mo2],
+            [d1, d2],
+            [h1, h2],
+            [m1, m2],
+            [s1, s2],
+        ] = self.civil().pairs();
         let written = [
-            a[0], a[1], b[0], b[1], b'-', c[0], c[1], b'-', d[0], d[1], b'T', e[0], e[1], b':',
-            f[0], f[1], b':', g[0], g[1], b'Z',
+            y1, y2, y3, y4, b'-', mo1, mo2, b'-', d1, d2, b'T', h1, h2, b':', m1, m2, b':', s1, s2,
+            b'Z',
         ];
         text.push_str(std::str::from_utf8(&written).unwrap_or_default()); // ASCII by construction
     }

@@ -41,10 +41,6 @@ pub enum Service {
 
 /// What becomes of a request for S3.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once, and a box would be an allocation for each request"
-)]
 pub enum Decision<'t, 'r> {
     /// COS gets it.
     Forward(Forward<'t, 'r>),
