@@ -16,7 +16,7 @@ use crate::timestamp::Timestamp;
 
 const INTRODUCTION: &str = r#"# Configuration reference
 
-<!-- Written from src/config/keys.rs: change that file, then run COSGATE_WRITE_DOCS=1 cargo test --lib reference -->
+<!-- Written from src/config/keys/: change its files, then run COSGATE_WRITE_DOCS=1 cargo test --lib reference -->
 
 cosgate reads one TOML file. `cosgate check --config FILE` prints every problem of it with file, line, column and
 fix, and ends with status 2 if there is an error. A key that is not on this page is an error.

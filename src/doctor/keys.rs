@@ -48,7 +48,7 @@ impl ProbedTenant {
             .map(|tenant| tenant_policy(tenant).json())
             .collect();
         let tenant = config.tenants.get(index);
-        let tenant = tenant.map(|tenant| Tenant::new(index, tenant, None));
+        let tenant = tenant.map(|tenant| Tenant::new(index, tenant, None, None));
         let mut config = config.clone();
         config.credential_shared = None; // what STS says to this machine, not what another has stored
         Ok(Self {
