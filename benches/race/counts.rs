@@ -28,12 +28,18 @@ const REQUESTS: u64 = 1000;
 const BUSY: usize = 32;
 /// Functions that hash. Valgrind's processor has no instructions for it, so they cost there what they cost nowhere else.
 const HASHES: [&str; 3] = ["sha2::", "sha256", "sha1::"];
-const ALLOCATORS: [&str; 5] = [
+/// Of the system and of jemalloc.
+const ALLOCATORS: [&str; 10] = [
     "malloc",
     "calloc",
     "realloc",
     "posix_memalign",
     "aligned_alloc",
+    "_rjem_malloc",
+    "_rjem_mallocx",
+    "_rjem_calloc",
+    "_rjem_realloc",
+    "_rjem_rallocx",
 ];
 
 /// Counts of a request.

@@ -41,19 +41,23 @@ impl Shaper {
 
     /// Ready when the next bytes may move; whether there was a wait.
     pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let Some(wait) = &mut self.wait else {
-            return Poll::Ready(false);
-        };
-        std::task::ready!(wait.as_mut().poll(cx));
-        self.wait = None;
-        Poll::Ready(true)
+        let mut has_waited = false;
+        while let Some(wait) = &mut self.wait {
+            std::task::ready!(wait.as_mut().poll(cx));
+            has_waited = true;
+            // By now the store that replicas share has said what all of them owe.
+            self.wait_for(self.limits.shared_wait(self.way, now()));
+        }
+        Poll::Ready(has_waited)
     }
 
     /// Counts bytes that have moved.
     pub(crate) fn moved(&mut self, bytes: usize) {
         let wait = self.limits.charge(self.way, now(), bytes as u64);
-        if !wait.is_zero() {
-            self.wait = Some(Box::pin(sleep(wait)));
-        }
+        self.wait_for(wait);
+    }
+
+    fn wait_for(&mut self, wait: Duration) {
+        self.wait = (!wait.is_zero()).then(|| Box::pin(sleep(wait)));
     }
 }

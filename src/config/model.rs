@@ -52,7 +52,7 @@ pub struct Config {
     pub files: Vec<NamedFile>,
 }
 
-/// `[credentials.shared]`: a Redis through which several cosgates share their keys.
+/// `[credentials.shared]`: a Redis through which several cosgates share their keys, and limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedCache {
     /// `redis`: its URL, which may hold a password. With sentinels its host is the name of the master.
@@ -63,6 +63,10 @@ pub struct SharedCache {
     pub ca_file: Option<PathBuf>,
     /// `key`: what the seal of the entries is made of.
     pub key: GivenSecret,
+    /// `limits`: tenants' rates hold over all cosgates together.
+    pub limits: bool,
+    /// `limits_timeout`: how long a request waits for the Redis (20 ms).
+    pub limits_timeout: Duration,
 }
 
 /// `[server]`: the side that clients see.

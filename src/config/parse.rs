@@ -217,12 +217,24 @@ fn shared_cache(section: Section<'_>) -> Option<SharedCache> {
     if let Some(key) = &key {
         refuse_short_seal(&section, "key", key);
     }
+    let limits = section.flag("limits").value;
+    let limits_timeout = section.duration("limits_timeout");
+    if !limits && let Some(origin) = section.position_of("limits_timeout") {
+        let message = "`limits_timeout` has no effect without `limits`";
+        section.warning(
+            &origin,
+            message,
+            "add limits = true, or remove limits_timeout",
+        );
+    }
     section.finish();
     Some(SharedCache {
         redis: redis?.value,
         sentinels,
         ca_file,
         key: key?.value,
+        limits,
+        limits_timeout: limits_timeout.value,
     })
 }
 

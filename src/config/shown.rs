@@ -359,12 +359,16 @@ fn shared_keys(shared: &SharedCache) -> Value {
         sentinels,
         ca_file,
         key,
+        limits,
+        limits_timeout,
     } = shared;
     json!({
         "redis": secret(redis),
         "sentinels": sentinels,
         "ca_file": ca_file.as_deref().map(path),
         "key": secret(key),
+        "limits": limits,
+        "limits_timeout": spell(*limits_timeout),
     })
 }
 

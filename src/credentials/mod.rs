@@ -21,7 +21,6 @@ mod key_views;
 mod lanes;
 mod metadata;
 mod names;
-mod redis_link;
 mod schedule;
 mod scopes;
 pub mod shapes;

@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::entry::{Entry, KeyScope};
-use super::redis_link::{ENTRY_BYTES, REDIS_TIME, RedisConnection, RedisServer};
 use super::sts::{Issued, StsError};
 use crate::clock::Clock;
 use crate::config;
@@ -23,6 +22,7 @@ use crate::encoding::hex::sha256_hex;
 use crate::seal::Seal;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
+use crate::upstream::redis_link::{ENTRY_BYTES, REDIS_TIME, RedisConnection, RedisServer};
 
 /// A Redis that failed is left alone for so long.
 const AWAY: Duration = Duration::from_secs(5);
@@ -305,6 +305,8 @@ mod tests {
     fn keys() -> SharedKeys {
         let config = config::SharedCache {
             sentinels: Vec::new(),
+            limits: false,
+            limits_timeout: Duration::from_millis(20),
             ca_file: None,
             redis: given("redis://127.0.0.1:1"),
             key: given("a-key-of-the-shared-cache-0123456789"),

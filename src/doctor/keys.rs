@@ -48,7 +48,7 @@ impl ProbedTenant {
             .map(|tenant| tenant_policy(tenant).json())
             .collect();
         let tenant = config.tenants.get(index);
-        let tenant = tenant.map(|tenant| Tenant::new(index, tenant, None));
+        let tenant = tenant.map(|tenant| Tenant::new(index, tenant, None, None));
         let mut config = config.clone();
         config.credential_shared = None; // what STS says to this machine, not what another has stored
         Ok(Self {
@@ -190,10 +190,10 @@ impl ProbedTenant {
         let issuer = tenant.and_then(|tenant| cache.issuers().get(tenant.issuer)?.as_ref());
         let policy = self.policies.get(self.index).map_or("", String::as_str);
         let issuer = issuer.ok_or("the tenant has no issuer")?;
-        let issued = issuer.issue_for(self.name(), policy, life).await;
-        let issued = issued.map_err(|error| error.to_string())?;
-        let life = issued.life;
-        let key = issued.credential().map_err(|error| error.to_string())?;
+        let response = issuer.issue_for(self.name(), policy, life).await;
+        let response = response.map_err(|error| error.to_string())?;
+        let life = response.life;
+        let key = response.credential().map_err(|error| error.to_string())?;
         Ok((key, life))
     }
 

@@ -225,25 +225,67 @@ impl Accepting {
         match &self.socket {
             AcceptingSocket::Tcp(listener) => {
                 let (socket, peer) = listener.accept().await?;
-                let _ = socket.set_nodelay(true);
-                Ok(Arrival {
-                    socket: ClientSocket::Tcp(socket.into_std()?),
-                    peer: Peer::Tcp(peer),
-                    is_loopback: self.is_loopback && peer.ip().to_canonical().is_loopback(),
-                })
+                Ok(tcp_arrival(socket.into_std()?, peer, self.is_loopback))
             }
             AcceptingSocket::Unix { listener, own, .. } => {
                 let (socket, _) = listener.accept().await?;
-                let uid = socket.peer_cred()?.uid();
-                let is_own = uid == *own;
-                Ok(Arrival {
-                    socket: ClientSocket::Unix(socket.into_std()?),
-                    peer: Peer::Unix(UnixUser { uid, is_own }),
-                    is_loopback: false,
-                })
+                unix_arrival(socket, *own)
             }
         }
     }
+
+    /// The clients that wait still. The socket closes after the last of them.
+    pub(crate) fn close(self) -> impl Iterator<Item = Arrival> {
+        let is_loopback = self.is_loopback;
+        // The runtime may not know yet of the last ones: the sockets themselves are asked.
+        let mut next: Box<dyn FnMut() -> io::Result<Arrival>> = match self.socket {
+            AcceptingSocket::Tcp(listener) => {
+                let mut listener = listener.into_std();
+                Box::new(move || {
+                    let listener = listener.as_mut().map_err(|_| io::ErrorKind::NotConnected)?;
+                    let (socket, peer) = listener.accept()?;
+                    socket.set_nonblocking(true)?;
+                    Ok(tcp_arrival(socket, peer, is_loopback))
+                })
+            }
+            AcceptingSocket::Unix {
+                listener,
+                own,
+                _file: file,
+            } => {
+                drop(file); // nobody else shall come
+                let mut listener = listener.into_std();
+                Box::new(move || {
+                    let listener = listener.as_mut().map_err(|_| io::ErrorKind::NotConnected)?;
+                    let (socket, _) = listener.accept()?;
+                    socket.set_nonblocking(true)?;
+                    unix_arrival(UnixStream::from_std(socket)?, own)
+                })
+            }
+        };
+        // A flood must not keep it open for ever.
+        let most = 2 * usize::try_from(BACKLOG).unwrap_or_default();
+        std::iter::from_fn(move || next().ok()).take(most)
+    }
+}
+
+fn tcp_arrival(socket: StdTcpStream, peer: SocketAddr, is_loopback: bool) -> Arrival {
+    let _ = socket.set_nodelay(true);
+    Arrival {
+        socket: ClientSocket::Tcp(socket),
+        peer: Peer::Tcp(peer),
+        is_loopback: is_loopback && peer.ip().to_canonical().is_loopback(),
+    }
+}
+
+fn unix_arrival(socket: UnixStream, own: u32) -> io::Result<Arrival> {
+    let uid = socket.peer_cred()?.uid();
+    let is_own = uid == own;
+    Ok(Arrival {
+        socket: ClientSocket::Unix(socket.into_std()?),
+        peer: Peer::Unix(UnixUser { uid, is_own }),
+        is_loopback: false,
+    })
 }
 
 #[cfg(test)]

@@ -47,6 +47,9 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 /// Threads that look names up, for each core.
 const LOOKUP_THREADS: usize = 4;
 
+/// What waits in a listener that closes has so long to find room.
+const CLOSING: Duration = Duration::from_secs(1);
+
 /// The stage of the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DrainStage {
@@ -90,8 +93,9 @@ pub async fn run(
         })
         .collect::<io::Result<_>>()?;
     let mut cut = pin!(cut);
+    let mut entrance = Entrance::new(&cores, &live, &of_addresses);
     let was_cut = {
-        let mut accepting = pin!(accept(&listener, &cores, &live, &of_addresses));
+        let mut accepting = pin!(entrance.accept(&listener));
         tokio::select! {
             () = shutdown => {}
             () = &mut accepting => {}
@@ -104,7 +108,7 @@ pub async fn run(
             () = &mut cut => true,
         }
     };
-    drop(listener);
+    entrance.close(listener).await;
     let cut = async {
         if !was_cut {
             cut.await;
@@ -149,45 +153,82 @@ async fn drain(
     Ok(())
 }
 
-/// Accepts until the drain. Pauses at the limit of open connections and when descriptors are scarce. Closes
-/// connections of an address that has too many.
-async fn accept(
-    listener: &Accepting,
-    cores: &[Core],
-    live: &LiveConfig,
-    of_addresses: &Arc<ConnectionLimit>,
-) {
-    let metrics = live.shared().metrics().core(0);
-    let mut slots = ConnectionSlots::new(live.shared().config().server.limits.connections);
-    loop {
-        let Some(slot) = slots.take(&metrics).await else {
-            return;
-        };
-        let arrival = match listener.accept().await {
-            Ok(arrival) => arrival,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                sleep(ACCEPT_REST).await;
-                continue;
+/// Where connections come in, and go to the cores.
+struct Entrance<'s> {
+    cores: &'s [Core],
+    live: &'s LiveConfig,
+    of_addresses: &'s Arc<ConnectionLimit>,
+    metrics: Arc<CoreMetrics>,
+    slots: ConnectionSlots,
+}
+
+impl<'s> Entrance<'s> {
+    fn new(
+        cores: &'s [Core],
+        live: &'s LiveConfig,
+        of_addresses: &'s Arc<ConnectionLimit>,
+    ) -> Self {
+        let shared = live.shared();
+        Self {
+            cores,
+            live,
+            of_addresses,
+            metrics: shared.metrics().core(0),
+            slots: ConnectionSlots::new(shared.config().server.limits.connections),
+        }
+    }
+
+    /// Accepts until the drain. Pauses at the limit of open connections and when descriptors are scarce.
+    async fn accept(&mut self, listener: &Accepting) {
+        loop {
+            let Some(slot) = self.slots.take(&self.metrics).await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok(arrival) => self.admit(arrival, slot).await,
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    /// Accepts what waits in `listener` and closes it: the kernel would reset these connections, though their
+    /// clients have sent requests already.
+    async fn close(&mut self, listener: Accepting) {
+        let admitted = async {
+            for arrival in listener.close() {
+                let Some(slot) = self.slots.take(&self.metrics).await else {
+                    return;
+                };
+                self.admit(arrival, slot).await;
             }
         };
-        let shared = live.shared();
+        if timeout(CLOSING, admitted).await.is_err() {
+            tracing::warn!(
+                "connections that waited to be accepted are closed: there is no room for them"
+            );
+        }
+    }
+
+    /// Hands a connection to a core, or closes it if its address has too many.
+    async fn admit(&mut self, arrival: Arrival, slot: OwnedSemaphorePermit) {
+        let shared = self.live.shared();
         let is_proxy = shared.tenants().is_trusted_proxy(arrival.peer);
-        slots.resize(shared.config().server.limits.connections);
-        of_addresses.set(bounds_of(&shared.config().server));
+        self.slots.resize(shared.config().server.limits.connections);
+        self.of_addresses.set(bounds_of(&shared.config().server));
         drop(shared); // a snapshot must not wait here for a descriptor
-        let of_address = match of_addresses.admit(arrival.peer, is_proxy) {
+        let of_address = match self.of_addresses.admit(arrival.peer, is_proxy) {
             Ok(of_address) => of_address,
             Err(too_many) => {
-                refuse(&metrics, too_many, arrival.peer);
-                continue; // without a wait for a descriptor, which others need
+                refuse(&self.metrics, too_many, arrival.peer);
+                return; // without a wait for a descriptor, which others need
             }
         };
-        let arrival = wait_for_descriptors(arrival, &metrics).await;
-        if let Some(core) = cores
-            .iter()
-            .min_by_key(|core| core.open.load(Ordering::Relaxed))
-        {
+        let arrival = wait_for_descriptors(arrival, &self.metrics).await;
+        let cores = self.cores.iter();
+        if let Some(core) = cores.min_by_key(|core| core.open.load(Ordering::Relaxed)) {
             core.open.fetch_add(1, Ordering::Relaxed);
             let _ = core.sockets.send(AcceptedConnection {
                 arrival,

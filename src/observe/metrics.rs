@@ -202,6 +202,10 @@ pub enum Event {
     ProxyHeaderTooLong,
     /// A request was sent to COS again.
     Retry,
+    /// The rate that replicas share decided about a request.
+    SharedLimitDecided,
+    /// The replica's own rate decided about a request, since the Redis had not responded.
+    SharedLimitFallback,
     /// COS reported another digest of an object than that of what was sent.
     StoredOtherwise,
     /// A client's certificate was past its time.

@@ -36,7 +36,7 @@ pub use metrics::EndedRequest;
 pub use metrics::Event;
 pub use metrics::Metrics;
 pub use metrics::TenantTraffic;
-pub use metrics_text::{COMMIT, FEATURES, MetricsView};
+pub use metrics_text::{COMMIT, FEATURES, MetricsView, SharedLimitsView};
 pub use program_log::{LogLines, ProgramLog};
 #[cfg(feature = "otel")]
 pub(crate) use request_trace::spans;

@@ -1,14 +1,19 @@
 //! Admission, the one step that every entry takes: who calls, from where they may, and whether their own
 //! limits leave room.
 
+use std::future::poll_fn;
+
 use http::request::Parts;
+use tokio::time::{Duration, timeout};
 
 use super::in_flight::InFlight;
 use super::{Client, Proxy, Shared};
+use crate::body::shape;
 use crate::decision::Step;
 use crate::error::S3Error;
-use crate::observe::TracePartKind;
+use crate::observe::{Event, TracePartKind};
 use crate::s3::S3Request;
+use crate::tenant::limits::{RateDecider, Slot};
 use crate::tenant::{
     Authenticated, Connection, Identified, Peer, bearer_token, may_need_newer_keys,
 };
@@ -68,9 +73,30 @@ impl Proxy {
         in_flight.identified(&caller, self.shared.tenants.cors());
         let caller = self.shared.tenants.admit(caller, connection, now)?;
         in_flight.record.step = Step::Limit;
-        in_flight.limit(caller.tenant())?;
+        if let Some(slot) = in_flight.limit(caller.tenant())? {
+            // Boxed since it is rare: it must not make every future larger.
+            in_flight.slot = Some(Box::pin(self.take_shared(slot)).await?);
+        }
         in_flight.record.ends(None);
         Ok((caller, found))
+    }
+
+    /// Takes a request of the rate that replicas share. If the store does not respond in time, the replica's
+    /// own rate decides.
+    async fn take_shared(&self, slot: Slot) -> Result<Slot, S3Error> {
+        let limits = slot.limits();
+        let shared = self.shared.shared_limits();
+        let wait = shared.map_or(Duration::ZERO, |shared| shared.wait());
+        let taken = poll_fn(|cx| limits.poll_take(shape::now(), cx.waker()));
+        let taken = timeout(wait, taken).await;
+        let (decider, taken) =
+            taken.unwrap_or_else(|_| (RateDecider::Own, limits.take(shape::now())));
+        self.metrics.count(match decider {
+            RateDecider::Own => Event::SharedLimitFallback,
+            RateDecider::Shared => Event::SharedLimitDecided,
+        });
+        taken?;
+        Ok(slot)
     }
 
     /// Identifies once; and once more if the token's key was unknown and newer keys of its provider came.

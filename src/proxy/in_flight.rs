@@ -33,7 +33,7 @@ pub(super) struct InFlight {
     /// The request has a body, and nobody has read it yet.
     pub(super) is_unread: bool,
     /// The request's place among those of its tenant, where these are limited.
-    slot: Option<Slot>,
+    pub(super) slot: Option<Slot>,
     /// What a refusal holds until its client takes it.
     pub(super) refusal: Option<Box<StrangerHold>>,
 }
@@ -93,13 +93,18 @@ impl InFlight {
         }
     }
 
-    /// Takes the request's place among those of `tenant`, if its own limits leave one.
-    pub(super) fn limit(&mut self, tenant: &Tenant) -> Result<(), S3Error> {
+    /// Takes the request's place among those of `tenant`, if its own limits leave one. If it returns
+    /// the place, the request still has to be taken of the rate that replicas share.
+    pub(super) fn limit(&mut self, tenant: &Tenant) -> Result<Option<Slot>, S3Error> {
         let now = shape::now();
-        if let Some(limits) = tenant.limits(now) {
-            self.slot = Some(limits.admit(now)?);
+        let Some(limits) = tenant.limits(now) else {
+            return Ok(None);
+        };
+        if limits.shares_requests() {
+            return Ok(Some(limits.enter()?));
         }
-        Ok(())
+        self.slot = Some(limits.admit(now)?);
+        Ok(None)
     }
 
     /// A body of so many bytes was read whole.

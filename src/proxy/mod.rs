@@ -31,11 +31,13 @@ use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, TraceQue
 use crate::s3::hoisted::in_s3_words;
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
+use crate::tenant::shared_rate::RateStore;
 use crate::tenant::{Certified, Connection, CrossOrigin, Peer, Tenants};
 use crate::timestamp::Timestamp;
 use crate::transport::{CoreLoad, Phase, StreamState};
 use crate::upstream::dial::{Dialer, Roots};
 use crate::upstream::pool::ConnectionPool;
+use crate::upstream::shared_limits::SharedLimits;
 
 mod admission;
 mod carry_out;
@@ -75,6 +77,8 @@ pub struct Shared {
     key_sets: KeySets,
     credentials: Cache,
     vendor: Vendor,
+    /// What replicas share tenants' rates through; `None`: they do not.
+    limits_store: Option<Arc<SharedLimits>>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
@@ -172,7 +176,9 @@ impl Shared {
         access_log: AccessLog,
         traces: Option<TraceQueue>,
     ) -> io::Result<Arc<Self>> {
-        let tenants = Arc::new(Tenants::new(&config));
+        let limits_store = SharedLimits::start(config.credential_shared.as_ref(), None)?;
+        let store = limits_store.clone().map(rate_store);
+        let tenants = Arc::new(Tenants::sharing(&config, store.as_ref()));
         let key_sets = KeySets::start(&config, &tenants, None)?;
         let clock = Arc::new(Clock::new(wall));
         let credentials = Cache::start(&config, policies(&tenants), &clock);
@@ -188,6 +194,7 @@ impl Shared {
             key_sets,
             credentials,
             vendor,
+            limits_store,
             clock,
             metrics,
             access_log,
@@ -200,7 +207,12 @@ impl Shared {
     /// The snapshot of `config` that takes the place of this one. What is counted goes on being counted,
     /// and live keys whose scope is the same are taken over.
     pub fn succeeded_by(&self, config: Config) -> io::Result<Arc<Self>> {
-        let tenants = Arc::new(Tenants::succeeding(&config, &self.tenants));
+        let old = self.limits_store.as_ref();
+        let old = old.map(|old| (old, self.config.credential_shared.as_ref()));
+        let limits_store = SharedLimits::start(config.credential_shared.as_ref(), old)?;
+        let store = limits_store.clone().map(rate_store);
+        let tenants = Tenants::succeeding(&config, &self.tenants, store.as_ref());
+        let tenants = Arc::new(tenants);
         let key_sets = KeySets::start(&config, &tenants, Some(&self.key_sets))?;
         let before = Before {
             config: &self.config,
@@ -223,6 +235,7 @@ impl Shared {
             key_sets,
             credentials,
             vendor,
+            limits_store,
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
             roots,
@@ -253,6 +266,11 @@ impl Shared {
     /// The temporary keys.
     pub fn credentials(&self) -> &Cache {
         &self.credentials
+    }
+
+    /// What replicas share tenants' rates through; `None`: they do not.
+    pub fn shared_limits(&self) -> Option<&Arc<SharedLimits>> {
+        self.limits_store.as_ref()
     }
 
     /// The counters.
@@ -509,6 +527,11 @@ impl CurrentProxy {
 fn policies(tenants: &Tenants) -> Vec<String> {
     let tenants = tenants.tenants().iter();
     tenants.map(|tenant| tenant_policy(tenant).json()).collect()
+}
+
+/// The store as tenants know it.
+fn rate_store(shared: Arc<SharedLimits>) -> Arc<dyn RateStore> {
+    shared
 }
 
 /// Whom connections to COS trust.

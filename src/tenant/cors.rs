@@ -349,7 +349,7 @@ mod tests {
 
     fn tenants(config: &Config) -> Vec<Tenant> {
         let all = config.tenants.iter().enumerate();
-        all.map(|(index, tenant)| Tenant::new(index, tenant, None))
+        all.map(|(index, tenant)| Tenant::new(index, tenant, None, None))
             .collect()
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Limits;
+use super::shared_rate::{RateStore, Sharing};
 use super::subject_limits::SubjectLimits;
 use crate::config::{self, PrefixPattern, SessionPolicy};
 
@@ -33,17 +34,25 @@ pub enum Counted {
 }
 
 impl Tenant {
-    /// The tenant at `index` of the configuration; `old` is what it was before a reload.
-    pub fn new(index: usize, tenant: &config::TenantConfig, old: Option<&Self>) -> Self {
+    /// The tenant at `index` of the configuration; `old` is what it was before a reload. Replicas share its
+    /// rates through `store`.
+    pub fn new(
+        index: usize,
+        tenant: &config::TenantConfig,
+        old: Option<&Self>,
+        store: Option<&Arc<dyn RateStore>>,
+    ) -> Self {
         let counted = match old.and_then(|old| old.limits.as_ref()) {
             Some(Counted::Alone(limits)) => Some(limits),
             Some(Counted::ByName(_)) | None => None,
         };
+        let owner = tenant.name.as_str();
+        let sharing = store.map(|store| Sharing { store, owner });
         Self {
             index,
             name: tenant.name.clone(),
             grants: tenant.grants.clone(),
-            limits: Limits::succeeding(&tenant.limits, counted).map(Counted::Alone),
+            limits: Limits::succeeding(&tenant.limits, counted, sharing).map(Counted::Alone),
         }
     }
 

@@ -1,12 +1,16 @@
 //! What a tenant may use at most, counted over all cores together.
 //!
-//! An atomic is all that the cores share of each. A tenant without limits has none of this.
+//! An atomic is all that the cores share of each. A tenant without limits has none of this. Where replicas
+//! share rates, each keeps its own count too, and goes on with that when the store is away.
 
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use super::rate::Rate;
+use super::shared_rate::{ChargedRate, LeasedRate, RateStore, Sharing};
 use crate::config::TenantLimits;
 use crate::error::{Code, S3Error, TenantLimit};
 
@@ -22,6 +26,26 @@ pub struct Limits {
     upload: Option<Rate>,
     download: Option<Rate>,
     object_size: Option<u64>,
+    /// `None`: no rate is shared.
+    shared: Option<SharedRates>,
+}
+
+/// The rates that replicas keep together.
+#[derive(Debug)]
+struct SharedRates {
+    store: Arc<dyn RateStore>,
+    requests: Option<Arc<LeasedRate>>,
+    upload: Option<Arc<ChargedRate>>,
+    download: Option<Arc<ChargedRate>>,
+}
+
+/// Who has decided about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RateDecider {
+    /// The rate that all replicas keep together.
+    Shared,
+    /// The replica's own, since the store has not responded.
+    Own,
 }
 
 /// A request's place among those that a tenant may have at once; given back when it is dropped.
@@ -54,8 +78,16 @@ struct Concurrent {
 }
 
 impl Limits {
-    /// The limits as configured; `None` when there are none.
+    /// The limits as configured, of this replica alone; `None` when there are none.
     pub fn new(limits: &TenantLimits) -> Option<Arc<Self>> {
+        Self::sharing(limits, None)
+    }
+
+    /// The same, where rates hold over all replicas if there is `sharing`.
+    pub(crate) fn sharing(
+        limits: &TenantLimits,
+        sharing: Option<Sharing<'_>>,
+    ) -> Option<Arc<Self>> {
         if *limits == TenantLimits::default() {
             return None;
         }
@@ -72,18 +104,23 @@ impl Limits {
             upload: bytes(limits.upload_rate),
             download: bytes(limits.download_rate),
             object_size: limits.object_size,
+            shared: sharing.map(|sharing| SharedRates::new(limits, sharing)),
         }))
     }
 
     /// The same after a reload: what `old` has counted goes on counting.
-    pub(crate) fn succeeding(limits: &TenantLimits, old: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+    pub(crate) fn succeeding(
+        limits: &TenantLimits,
+        old: Option<&Arc<Self>>,
+        sharing: Option<Sharing<'_>>,
+    ) -> Option<Arc<Self>> {
         let Some(old) = old else {
-            return Self::new(limits);
+            return Self::sharing(limits, sharing);
         };
-        if old.configured == *limits {
+        if old.configured == *limits && old.is_shared_by(sharing) {
             return Some(Arc::clone(old));
         }
-        let mut new = Arc::into_inner(Self::new(limits)?)?;
+        let mut new = Arc::into_inner(Self::sharing(limits, sharing)?)?;
         for (new, old) in [
             (&new.requests, &old.requests),
             (&new.upload, &old.upload),
@@ -101,6 +138,13 @@ impl Limits {
 
     /// Lets a request in, or says why it must wait. One that is turned away counts for nothing.
     pub(crate) fn admit(self: &Arc<Self>, now: Duration) -> Result<Slot, Limited> {
+        let slot = self.enter()?;
+        self.take(now)?;
+        Ok(slot)
+    }
+
+    /// Takes one of the places that there are at once.
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<Slot, Limited> {
         if let Some(concurrent) = &self.concurrent {
             let next = |count: u64| (count < concurrent.most).then_some(count + 1);
             concurrent
@@ -108,11 +152,39 @@ impl Limits {
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
                 .map_err(|_| Limited::Concurrency)?;
         }
-        let slot = Slot(Arc::clone(self));
-        if let Some(requests) = &self.requests {
-            requests.take(now).map_err(Limited::Rate)?;
-        }
-        Ok(slot)
+        Ok(Slot(Arc::clone(self)))
+    }
+
+    /// Whether the rate of requests holds over all replicas.
+    pub(crate) fn shares_requests(&self) -> bool {
+        let shared = self.shared.as_ref();
+        shared.is_some_and(|shared| shared.requests.is_some())
+    }
+
+    /// Takes one request of the replica's own rate.
+    pub(crate) fn take(&self, now: Duration) -> Result<(), Limited> {
+        let own = self.requests.as_ref();
+        own.map_or(Ok(()), |own| own.take(now).map_err(Limited::Rate))
+    }
+
+    /// Takes one request of the rate that replicas share, or of the own one while the store is away.
+    /// While it is pending, `waker` is woken when the store has responded.
+    pub(crate) fn poll_take(
+        &self,
+        now: Duration,
+        waker: &Waker,
+    ) -> Poll<(RateDecider, Result<(), Limited>)> {
+        let shared = self.shared.as_ref();
+        let shared = shared.and_then(|shared| shared.requests.as_ref());
+        let Some(shared) = shared.filter(|shared| !shared.is_away()) else {
+            return Poll::Ready((RateDecider::Own, self.take(now)));
+        };
+        shared.poll_take(now, waker).map(|taken| {
+            if let (Ok(()), Some(own)) = (taken, &self.requests) {
+                own.charge(now, 1); // it goes on from here if the store goes away
+            }
+            (RateDecider::Shared, taken.map_err(Limited::Rate))
+        })
     }
 
     /// Whether bodies have a rate this way.
@@ -122,8 +194,16 @@ impl Limits {
 
     /// Counts bytes that have moved. How long the next must wait for it.
     pub(crate) fn charge(&self, way: Direction, now: Duration, bytes: u64) -> Duration {
-        self.rate(way)
-            .map_or(Duration::ZERO, |rate| rate.charge(now, bytes))
+        let rate = self.rate(way);
+        let own = rate.map_or(Duration::ZERO, |rate| rate.charge(now, bytes));
+        let shared = self.shared.as_ref().and_then(|shared| shared.rate(way));
+        shared.map_or(own, |shared| own.max(shared.charge(now, bytes)))
+    }
+
+    /// How long bytes must wait for what all replicas have moved, as far as is known.
+    pub(crate) fn shared_wait(&self, way: Direction, now: Duration) -> Duration {
+        let shared = self.shared.as_ref().and_then(|shared| shared.rate(way));
+        shared.map_or(Duration::ZERO, |shared| shared.paid_in(now))
     }
 
     /// Refuses an object or a part of so many bytes.
@@ -148,11 +228,53 @@ impl Limits {
             && rates.into_iter().flatten().all(|rate| rate.is_paid(now))
     }
 
+    /// Whether its rates are shared through the store of `sharing`, or are not shared if there is none.
+    pub(super) fn is_shared_by(&self, sharing: Option<Sharing<'_>>) -> bool {
+        match (&self.shared, sharing) {
+            (Some(own), Some(sharing)) => {
+                ptr::addr_eq(Arc::as_ptr(&own.store), Arc::as_ptr(sharing.store))
+            }
+            (own, sharing) => own.is_none() && sharing.is_none(),
+        }
+    }
+
     fn rate(&self, way: Direction) -> Option<&Rate> {
         match way {
             Direction::Download => self.download.as_ref(),
             Direction::Upload => self.upload.as_ref(),
         }
+    }
+}
+
+impl SharedRates {
+    fn new(limits: &TenantLimits, sharing: Sharing<'_>) -> Self {
+        let requests = limits.requests_per_second.map(|rate| {
+            let burst = limits.burst.unwrap_or(rate);
+            LeasedRate::new(sharing, "requests", rate, burst)
+        });
+        let bytes = |rate: Option<u64>, counted| {
+            rate.map(|rate| ChargedRate::new(sharing, counted, rate, BYTES_CREDIT))
+        };
+        Self {
+            store: Arc::clone(sharing.store),
+            requests,
+            upload: bytes(limits.upload_rate, "upload"),
+            download: bytes(limits.download_rate, "download"),
+        }
+    }
+
+    fn rate(&self, way: Direction) -> Option<&Arc<ChargedRate>> {
+        match way {
+            Direction::Download => self.download.as_ref(),
+            Direction::Upload => self.upload.as_ref(),
+        }
+    }
+}
+
+impl Slot {
+    /// The limits among whose places it is.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0
     }
 }
 
@@ -189,6 +311,7 @@ impl From<Limited> for S3Error {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::shared_rate::tests::TestStore;
     use super::*;
 
     fn limits(limits: &TenantLimits) -> Arc<Limits> {
@@ -318,6 +441,63 @@ mod tests {
             cores.into_iter().map(|core| core.join().unwrap()).sum()
         });
         assert_eq!(admitted, 1000);
+    }
+
+    fn sharing(store: &Arc<TestStore>, configured: &TenantLimits) -> Arc<Limits> {
+        let store = Arc::clone(store) as Arc<dyn RateStore>;
+        let owner = "acme";
+        let sharing = Sharing {
+            store: &store,
+            owner,
+        };
+        Limits::sharing(configured, Some(sharing)).unwrap()
+    }
+
+    #[test]
+    fn the_own_rate_goes_on_from_what_was_shared_when_the_store_goes_away() {
+        let store = Arc::new(TestStore::default());
+        let limits = sharing(
+            &store,
+            &TenantLimits {
+                requests_per_second: Some(10),
+                burst: Some(3),
+                ..TenantLimits::default()
+            },
+        );
+        assert!(limits.shares_requests());
+        let take = |at| limits.poll_take(ms(at), Waker::noop());
+        assert!(take(1000).is_pending());
+        store.answer(ms(1000), 2, ms(0));
+        for _ in 0..2 {
+            assert_eq!(take(1000), Poll::Ready((RateDecider::Shared, Ok(()))));
+        }
+        assert!(take(1000).is_pending());
+        store.fail();
+        assert_eq!(take(1000), Poll::Ready((RateDecider::Own, Ok(()))));
+        let refused = Err(Limited::Rate(ms(100)));
+        assert_eq!(take(1000), Poll::Ready((RateDecider::Own, refused)));
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_shared_through_the_same_store() {
+        let configured = TenantLimits {
+            requests_per_second: Some(10),
+            ..TenantLimits::default()
+        };
+        let (store, other) = (TestStore::default(), TestStore::default());
+        let [store, other] = [store, other].map(|store| Arc::new(store) as Arc<dyn RateStore>);
+        let of = |store| {
+            let owner = "acme";
+            Some(Sharing { store, owner })
+        };
+        let after = |old, sharing| Limits::succeeding(&configured, Some(old), sharing).unwrap();
+        let first = Limits::sharing(&configured, of(&store)).unwrap();
+        assert!(Arc::ptr_eq(&first, &after(&first, of(&store))));
+        assert!(!Arc::ptr_eq(&first, &after(&first, of(&other))));
+        let alone = after(&first, None);
+        assert!(!alone.shares_requests());
+        assert!(Arc::ptr_eq(&alone, &after(&alone, None)));
+        assert!(after(&alone, of(&store)).shares_requests());
     }
 
     proptest! {

@@ -16,6 +16,7 @@ mod listing;
 pub mod policy;
 pub(crate) mod rate;
 mod session;
+pub mod shared_rate;
 pub mod subject_limits;
 mod template;
 pub mod vend;

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::limits::Limits;
+use super::shared_rate::{RateStore, Sharing};
 use crate::config::TenantLimits;
 
 /// Subjects of one template that are counted at once.
@@ -21,6 +22,8 @@ const LOOK_GAP: Duration = Duration::from_millis(100);
 pub struct SubjectLimits {
     limits: TenantLimits,
     most: usize,
+    /// The store that replicas share rates through.
+    store: Option<Arc<dyn RateStore>>,
     table: RwLock<SubjectLimitTable>,
     /// One set of limits for all that find no room: a flood of subjects cannot buy more than that.
     crowd: Arc<Limits>,
@@ -34,23 +37,27 @@ struct SubjectLimitTable {
 }
 
 impl SubjectLimits {
-    /// The limits as configured; `None` when there are none.
+    /// The limits as configured, of this replica alone; `None` when there are none.
     pub(crate) fn new(limits: &TenantLimits) -> Option<Arc<Self>> {
-        Self::with_room(SUBJECTS, limits)
+        Self::with_room(SUBJECTS, limits, None)
     }
 
-    /// The same after a reload: what `old` has counted goes on counting.
-    pub(super) fn succeeding(limits: &TenantLimits, old: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+    /// The same after a reload, of the template that owns `sharing`: what `old` has counted goes on counting.
+    pub(super) fn succeeding(
+        limits: &TenantLimits,
+        old: Option<&Arc<Self>>,
+        sharing: Option<Sharing<'_>>,
+    ) -> Option<Arc<Self>> {
         let Some(old) = old else {
-            return Self::new(limits);
+            return Self::with_room(SUBJECTS, limits, sharing);
         };
-        if old.limits == *limits {
+        if old.limits == *limits && old.crowd.is_shared_by(sharing) {
             return Some(Arc::clone(old));
         }
-        let new = Self::new(limits)?;
+        let new = Self::with_room(SUBJECTS, limits, sharing)?;
         let table = old.table.read().unwrap_or_else(PoisonError::into_inner);
         let subjects = table.by_name.iter().filter_map(|(name, old)| {
-            let limits = Limits::succeeding(limits, Some(old))?;
+            let limits = Limits::succeeding(limits, Some(old), new.sharing(name))?;
             Some((name.clone(), limits))
         });
         let subjects = subjects.collect();
@@ -61,11 +68,16 @@ impl SubjectLimits {
         Some(new)
     }
 
-    fn with_room(most: usize, limits: &TenantLimits) -> Option<Arc<Self>> {
-        let crowd = Limits::new(limits)?;
+    fn with_room(
+        most: usize,
+        limits: &TenantLimits,
+        sharing: Option<Sharing<'_>>,
+    ) -> Option<Arc<Self>> {
+        let crowd = Limits::sharing(limits, sharing)?;
         Some(Arc::new(Self {
             limits: limits.clone(),
             most,
+            store: sharing.map(|sharing| Arc::clone(sharing.store)),
             table: RwLock::default(),
             crowd,
         }))
@@ -89,12 +101,19 @@ impl SubjectLimits {
                 .by_name
                 .retain(|_, limits| Arc::strong_count(limits) > 1 || !limits.is_at_rest(now));
         }
-        let limits = Limits::new(&self.limits).filter(|_| table.by_name.len() < self.most);
-        let Some(limits) = limits else {
+        let has_room = table.by_name.len() < self.most;
+        let limits = has_room.then(|| Limits::sharing(&self.limits, self.sharing(name)));
+        let Some(limits) = limits.flatten() else {
             return Arc::clone(&self.crowd);
         };
         table.by_name.insert(name.into(), Arc::clone(&limits));
         limits
+    }
+
+    /// Where the rates of the subject of this name are shared.
+    fn sharing<'a>(&'a self, name: &'a str) -> Option<Sharing<'a>> {
+        let store = self.store.as_ref()?;
+        Some(Sharing { store, owner: name })
     }
 }
 
@@ -108,6 +127,9 @@ impl fmt::Debug for SubjectLimits {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use super::super::shared_rate::tests::TestStore;
     use super::*;
 
     fn subjects(most: usize) -> Arc<SubjectLimits> {
@@ -117,7 +139,7 @@ mod tests {
             upload_rate: Some(1_000_000),
             ..TenantLimits::default()
         };
-        SubjectLimits::with_room(most, &limits).unwrap()
+        SubjectLimits::with_room(most, &limits, None).unwrap()
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -139,6 +161,34 @@ mod tests {
         assert!(alice.admit(seconds(3)).is_err(), "she has been forgotten");
         drop((slot, alice, carol));
         assert_eq!(subjects.table.read().unwrap().by_name.len(), 2);
+    }
+
+    #[test]
+    fn replicas_share_one_account_for_each_subject_and_one_for_all_without_room() {
+        let limits = TenantLimits {
+            requests_per_second: Some(1),
+            ..TenantLimits::default()
+        };
+        let store = Arc::new(TestStore::default());
+        let shared = Arc::clone(&store) as Arc<dyn RateStore>;
+        let sharing = Sharing {
+            store: &shared,
+            owner: "web/",
+        };
+        let subjects = SubjectLimits::with_room(2, &limits, Some(sharing)).unwrap();
+        for (name, account) in [
+            ("web/alice", "web/alice requests"),
+            ("web/bob", "web/bob requests"),
+            ("web/carol", "web/ requests"),
+        ] {
+            let now = seconds(1);
+            let taken = subjects.of(name, now).poll_take(now, Waker::noop());
+            assert!(taken.is_pending());
+            assert_eq!(store.account().as_deref(), Some(account));
+            store.answer(now, 1, seconds(1));
+            let taken = subjects.of(name, now).poll_take(now, Waker::noop());
+            assert!(taken.is_ready());
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! A tenant for each subject: what a token states takes the place of `{claim.NAME}` in roots and prefixes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Tenant;
 use super::grant::Counted;
+use super::shared_rate::{RateStore, Sharing};
 use super::subject_limits::SubjectLimits;
 use crate::config::{self, PrefixPattern};
 use crate::error::{Code, S3Error};
@@ -24,13 +26,23 @@ pub(super) struct Template {
 
 impl Template {
     /// The template of the configuration whose tenants will have `index`; `old` is what it was before a
-    /// reload.
-    pub(super) fn new(index: usize, template: &config::TemplateConfig, old: Option<&Self>) -> Self {
+    /// reload. Replicas share its subjects' rates through `store`.
+    pub(super) fn new(
+        index: usize,
+        template: &config::TemplateConfig,
+        old: Option<&Self>,
+        store: Option<&Arc<dyn RateStore>>,
+    ) -> Self {
         let counted = match old.and_then(|old| old.pattern.limits.as_ref()) {
             Some(Counted::ByName(subjects)) => Some(subjects),
             Some(Counted::Alone(_)) | None => None,
         };
-        let limits = SubjectLimits::succeeding(&template.limits, counted);
+        let owner = format!("{}/", template.name); // no tenant and no subject has such a name
+        let sharing = store.map(|store| Sharing {
+            store,
+            owner: &owner,
+        });
+        let limits = SubjectLimits::succeeding(&template.limits, counted, sharing);
         let grants = template.grants.clone();
         let texts = grants.iter().flat_map(|grant| {
             let prefixes = grant.prefixes.iter().filter_map(text_of);
@@ -172,7 +184,7 @@ mod tests {
             limits: TenantLimits::default(),
             revoked: RevokedSessions::default(),
         };
-        Template::new(3, &template, None)
+        Template::new(3, &template, None, None)
     }
 
     fn folder(text: &str) -> PrefixPattern {

@@ -1,4 +1,5 @@
-//! Temporary keys: their sources, caching, sharing and vending, and failures of each.
+//! Temporary keys: their sources, caching, sharing and vending, and failures of each. And limits that replicas share
+//! through the same Redis.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -7,5 +8,7 @@ mod cache;
 mod faults;
 mod issuers;
 mod keys;
+mod redis_server;
 mod shared_credentials;
+mod shared_limits;
 mod vend;

@@ -2,9 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -14,72 +13,12 @@ use cosgate::emulator::{Emulator, EmulatorConfig, Faults};
 use cosgate::secret::Secret;
 use tokio::time::Instant;
 
+use crate::redis_server::{Redis, free_port, url};
 use crate::support::{
-    ACCOUNT, ACME, Authority, BUCKET, Call, GLOBEX, Gateway, Log, PATIENCE, emulator, eventually,
-    toml,
+    ACCOUNT, ACME, Authority, BUCKET, Call, GLOBEX, Gateway, Log, PATIENCE, emulator, toml,
 };
 
 const REPLICAS: usize = 3;
-
-/// A Redis for one test. It ends when it is dropped.
-struct Redis {
-    child: Child,
-    port: u16,
-}
-
-impl Redis {
-    /// `None`, with a message, if Redis is not installed. `TEST_REDIS` makes that an error.
-    fn start() -> Option<Self> {
-        let port = free_port();
-        Self::start_with(port, &["--port", &port.to_string()])
-    }
-
-    /// The same with these arguments, which make it listen on `port`.
-    fn start_with(port: u16, arguments: &[&str]) -> Option<Self> {
-        let child = Command::new("redis-server")
-            .args(arguments)
-            .args(["--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .stdout(Stdio::null())
-            .spawn();
-        let Ok(child) = child else {
-            assert!(std::env::var_os("TEST_REDIS").is_none(), "no redis-server");
-            println!("SKIPPED: redis-server is not installed (apt-get install redis-server)");
-            return None;
-        };
-        let redis = Self { child, port };
-        eventually("redis-server", || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        Some(redis)
-    }
-
-    fn connection(&self) -> redis::Connection {
-        let client = redis::Client::open(url(self.port)).unwrap();
-        client.get_connection().unwrap()
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn url(port: u16) -> String {
-    format!("redis://127.0.0.1:{port}")
-}
 
 fn gateway(emulator: &Emulator, redis: u16, key: &str) -> Gateway {
     let shared = format!(
@@ -321,16 +260,7 @@ fn shared_keys_are_sealed_for_their_scope() {
 #[test]
 fn replicas_share_keys_over_tls_and_trust_no_other_authority() {
     let (authority, other) = (Authority::new("Redis CA"), Authority::new("Another CA"));
-    let (certificate, key) = authority.pair("localhost");
-    let (port, ca) = (free_port(), authority.ca());
-    let [certificate, key, ca_file] = [&certificate, &key, &ca].map(|path| path.to_str().unwrap());
-    let tls = ["--port", "0", "--tls-port", &port.to_string()].map(str::to_owned);
-    let files = ["--tls-cert-file", certificate, "--tls-key-file", key];
-    let more = ["--tls-ca-cert-file", ca_file, "--tls-auth-clients", "no"];
-    let password = ["--requirepass", "sesame"];
-    let arguments = tls.iter().map(String::as_str);
-    let arguments: Vec<_> = arguments.chain(files).chain(more).chain(password).collect();
-    let Some(_redis) = Redis::start_with(port, &arguments) else {
+    let Some((_redis, port)) = Redis::start_with_tls(&authority, "sesame") else {
         return;
     };
     let emulator = emulator();
@@ -341,6 +271,7 @@ fn replicas_share_keys_over_tls_and_trust_no_other_authority() {
         );
         Gateway::start(&toml(emulator.cos_addr(), emulator.sts_addr(), &shared))
     };
+    let ca = authority.ca();
     for gateway in [start(&ca), start(&ca)] {
         use_folder(&gateway, ACME, "acme");
         assert_eq!(sts_calls(&emulator), 1, "one call for both");

@@ -23,7 +23,8 @@ use crate::support;
 use cosgate::decision::{Step, Verdict};
 use cosgate::error::{Code, S3Error};
 use cosgate::observe::{
-    AccessLine, EndedRequest, Metrics, MetricsView, TextFormat, TraceId, access_log,
+    AccessLine, EndedRequest, Metrics, MetricsView, SharedLimitsView, TextFormat, TraceId,
+    access_log,
 };
 use cosgate::s3::Operation;
 use cosgate::s3::sts::sts_code;
@@ -452,6 +453,7 @@ fn rendered_metrics() -> String {
         identities: vec![key],
         issuers: vec![("main".to_owned(), false)],
         certificate_end: Some(Timestamp::default()),
+        shared_limits: Some(SharedLimitsView::default()),
         ..MetricsView::default()
     };
     metrics.render(&view, TextFormat::Prometheus)

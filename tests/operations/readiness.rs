@@ -6,6 +6,7 @@
     reason = "a test stops at the first surprise, and measures real time"
 )]
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
@@ -368,4 +369,31 @@ fn another_cosgate_takes_over_a_port_that_is_shared() {
     for _ in 0..20 {
         assert_eq!(get(addr).status, 404);
     }
+}
+
+/// More than a runtime accepts in one go: the kernel resets what waits in a listener that closes.
+#[test]
+fn connections_that_wait_when_the_drain_begins_are_served() {
+    const WAITING: usize = 300;
+    let emulator = support::emulator();
+    let mut program = Program::serve(&text(&emulator, ""));
+    assert_eq!(get(program.addr).status, 404, "the key is there");
+    program.signal("STOP");
+    let request = format!("GET {PHOTO} HTTP/1.1\r\nHost: {}\r\n\r\n", program.addr);
+    let waiting: Vec<_> = (0..WAITING)
+        .map(|_| {
+            let mut client = TcpStream::connect(program.addr).unwrap();
+            client.write_all(request.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    program.signal("TERM");
+    program.signal("CONT");
+    let mut served = 0;
+    for mut client in waiting {
+        let mut response = Vec::new();
+        let end = client.read_to_end(&mut response);
+        served += usize::from(end.is_ok() && response.starts_with(b"HTTP/1.1 403"));
+    }
+    assert_eq!((served, program.wait()), (WAITING, Some(0)));
 }

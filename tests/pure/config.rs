@@ -2267,6 +2267,9 @@ fn shared_cache_needs_a_redis_and_a_long_key() {
             .ok()
     };
     assert_eq!(parse("redis = \"env:B\"\nkey = \"env:A\""), Some(true));
+    let limits = "redis = \"env:B\"\nkey = \"env:A\"\nlimits = true\nlimits_timeout =";
+    assert_eq!(parse(&format!("{limits} \"5ms\"")), Some(true));
+    assert_eq!(parse(&format!("{limits} \"2s\"")), None, "too long");
     assert_eq!(parse("redis = \"env:B\""), None, "no key");
     assert_eq!(parse("key = \"env:A\""), None, "no Redis");
     assert_eq!(

@@ -337,6 +337,7 @@ impl Gateway {
         let view = MetricsView {
             identities: self.shared.tenants().key_states(wall_clock()),
             issuers: self.shared.credentials().issuer_states(),
+            shared_limits: self.shared.shared_limits().map(|limits| limits.view()),
             ..MetricsView::default()
         };
         let text = self.shared.metrics().render(&view, TextFormat::Prometheus);

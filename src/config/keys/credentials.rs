@@ -1,6 +1,6 @@
 //! The keys of `[credentials]`, shared ones too.
 
-use super::{ConfigTable, Default, PATH, Value, key, table};
+use super::{ConfigTable, Default, MILLISECOND, PATH, SECOND, Value, key, table};
 
 pub(super) static CREDENTIALS: ConfigTable = ConfigTable {
     about: "The cache of temporary keys.",
@@ -28,7 +28,7 @@ pub(super) static CREDENTIALS: ConfigTable = ConfigTable {
 };
 
 static SHARED: ConfigTable = ConfigTable {
-    about: "A Redis through which several cosgates share their temporary keys: see [Shared keys](configuration-guide.md#shared-keys).",
+    about: "A Redis through which several cosgates share their temporary keys, and limits if you want: see [Shared keys](configuration-guide.md#shared-keys).",
     keys: &[
         key(
             "redis",
@@ -53,6 +53,18 @@ static SHARED: ConfigTable = ConfigTable {
             Value::Secret,
             Default::Required("\"env:NAME\""),
             "Secret of 32 or more characters, the same for all, that seals the entries (`openssl rand -base64 32`).",
+        ),
+        key(
+            "limits",
+            Value::Flag,
+            Default::Is("false"),
+            "The rates of tenants and of templates' subjects hold over all these cosgates together: see [Shared limits](configuration-guide.md#shared-limits).",
+        ),
+        key(
+            "limits_timeout",
+            Value::Duration(MILLISECOND, SECOND),
+            Default::Is("20ms"),
+            "How long a request waits for the Redis at most. After that its own cosgate decides alone.",
         ),
     ],
 };

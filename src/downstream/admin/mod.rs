@@ -282,6 +282,7 @@ fn metrics_view(live: &LiveConfig, shared: &Shared) -> MetricsView {
         scopes: credentials.scopes(),
         ending_keys: shared.tenants().ending_keys(now),
         certificate_end: live.rules().certificate_end(),
+        shared_limits: shared.shared_limits().map(|limits| limits.view()),
     }
 }
 

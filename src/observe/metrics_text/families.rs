@@ -9,7 +9,7 @@ pub(super) struct Family {
     pub(super) samples: &'static [(&'static str, Event)],
 }
 
-pub(super) const FAMILIES: [Family; 25] = [
+pub(super) const FAMILIES: [Family; 26] = [
     Family {
         name: "cosgate_requests_started_total",
         help: "Requests whose head has come.",
@@ -200,6 +200,14 @@ pub(super) const FAMILIES: [Family; 25] = [
             ("{reason=\"concurrency\"}", Event::LimitedConcurrency),
             ("{reason=\"object_size\"}", Event::LimitedObjectSize),
             ("{reason=\"rate\"}", Event::LimitedRate),
+        ],
+    },
+    Family {
+        name: "cosgate_shared_limit_decisions_total",
+        help: "Requests whose rate is shared by replicas: decided by the shared rate, or by this replica's own since the Redis had not responded.",
+        samples: &[
+            ("{by=\"own\"}", Event::SharedLimitFallback),
+            ("{by=\"shared\"}", Event::SharedLimitDecided),
         ],
     },
     Family {

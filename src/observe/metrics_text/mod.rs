@@ -29,6 +29,19 @@ pub struct MetricsView {
     pub ending_keys: EndingKeys,
     /// The end of the certificate that cosgate shows.
     pub certificate_end: Option<Timestamp>,
+    /// The Redis through which limits are shared; `None`: they are not.
+    pub shared_limits: Option<SharedLimitsView>,
+}
+
+/// The Redis through which limits are shared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SharedLimitsView {
+    /// Each replica keeps to its own limits.
+    pub is_away: bool,
+    /// Calls that had a result.
+    pub calls_ok: u64,
+    /// Calls that had none.
+    pub calls_failed: u64,
 }
 
 impl Metrics {
@@ -48,6 +61,7 @@ impl Metrics {
         self.render_credentials(&mut text);
         self.render_values(&mut text, view);
         self.render_labelled(&mut text, view);
+        render_shared_limits(&mut text, view.shared_limits.as_ref());
         render_identities(&mut text, &view.identities);
         self.render_process(&mut text);
         text.finish()
@@ -401,6 +415,21 @@ fn operation_name(row: usize) -> String {
 fn push_if_any(text: &mut Exposition, labels: &str, total: &HistogramTotal) {
     if total.count() > 0 {
         text.histogram(labels, total);
+    }
+}
+
+/// How the Redis does through which limits are shared, where there is one.
+fn render_shared_limits(text: &mut Exposition, view: Option<&SharedLimitsView>) {
+    let Some(view) = view else { return };
+    let help =
+        "1 if the Redis of shared limits responds; 0 while each cosgate keeps to its own limits.";
+    let name = "cosgate_shared_limits_up";
+    text.single(name, help, MetricKind::Gauge, u8::from(!view.is_away));
+    let help = "Calls of the Redis for shared limits, by result.";
+    let name = "cosgate_shared_limit_calls_total";
+    text.family(name, help, MetricKind::Counter);
+    for (result, count) in [("failed", view.calls_failed), ("ok", view.calls_ok)] {
+        text.sample(&format!("{{result=\"{result}\"}}"), count);
     }
 }
 

@@ -16,6 +16,7 @@ use super::cors::CorsRules;
 use super::identity::{IdentityProvider, KeyState};
 use super::jwk::KeySet;
 use super::session::SessionSeal;
+use super::shared_rate::RateStore;
 use super::template::Template;
 use super::vend::{self, TokenHash};
 use crate::config::{CertificateName, Config, RevokedSessions};
@@ -215,16 +216,21 @@ impl fmt::Display for Peer {
 impl Tenants {
     /// The tenants of the configuration, which has made sure that no two share a key id.
     pub fn new(config: &Config) -> Self {
-        Self::made(config, None)
+        Self::made(config, None, None)
+    }
+
+    /// The same, where replicas share the rates of tenants through `store`.
+    pub fn sharing(config: &Config, store: Option<&Arc<dyn RateStore>>) -> Self {
+        Self::made(config, None, store)
     }
 
     /// The same after a reload: what `old` counts goes on counting, and the keys of identity providers
     /// that are the same are there.
-    pub fn succeeding(config: &Config, old: &Self) -> Self {
-        Self::made(config, Some(old))
+    pub fn succeeding(config: &Config, old: &Self, store: Option<&Arc<dyn RateStore>>) -> Self {
+        Self::made(config, Some(old), store)
     }
 
-    fn made(config: &Config, old: Option<&Self>) -> Self {
+    fn made(config: &Config, old: Option<&Self>, store: Option<&Arc<dyn RateStore>>) -> Self {
         let tenants = config.tenants.iter().enumerate();
         let keys = tenants.flat_map(|(index, tenant)| {
             tenant.access_keys.iter().map(move |key| {
@@ -237,14 +243,14 @@ impl Tenants {
         let old_strangers = old.map(|old| Arc::clone(&old.strangers));
         Self {
             keys: keys.collect(),
-            all: tenants_of(config, old),
+            all: tenants_of(config, old, store),
             nobody: LocalKey::new("", usize::MAX, Secret::new("")),
             anonymous: AnonymousRule::new(config),
             cors: CorsRules::new(config),
             admissions: Admissions::new(config),
             identities: identities_of(config, old),
             trusting: trusting(config),
-            templates: templates_of(config, old),
+            templates: templates_of(config, old, store),
             vend_tokens: vend::tokens(config),
             proofs: Remembered::new(),
             strangers: old_strangers.unwrap_or_default(),
@@ -568,26 +574,34 @@ impl Identified {
 }
 
 /// The tenants of `config`; `old` are those before a reload.
-fn tenants_of(config: &Config, old: Option<&Tenants>) -> Vec<Arc<Tenant>> {
+fn tenants_of(
+    config: &Config,
+    old: Option<&Tenants>,
+    store: Option<&Arc<dyn RateStore>>,
+) -> Vec<Arc<Tenant>> {
     let known = old.into_iter().flat_map(|old| &old.all);
     let known: HashMap<&str, &Tenant> = known.map(|old| (old.name.as_str(), &**old)).collect();
     let tenants = config.tenants.iter().enumerate();
     let made = tenants.map(|(index, tenant)| {
         let old = known.get(tenant.name.as_str()).copied();
-        Arc::new(Tenant::new(index, tenant, old))
+        Arc::new(Tenant::new(index, tenant, old, store))
     });
     made.collect()
 }
 
 /// The same of the templates, each with the index of its identity.
-fn templates_of(config: &Config, old: Option<&Tenants>) -> Vec<(usize, Template)> {
+fn templates_of(
+    config: &Config,
+    old: Option<&Tenants>,
+    store: Option<&Arc<dyn RateStore>>,
+) -> Vec<(usize, Template)> {
     let first = config.tenants.len();
     let templates = config.templates.iter().enumerate();
     let made = templates.map(|(index, template)| {
         let mut known = old.into_iter().flat_map(|old| &old.templates);
         let old = known.find(|(_, old)| old.name() == template.name);
         let old = old.map(|(_, old)| old);
-        let made = Template::new(first + index, template, old);
+        let made = Template::new(first + index, template, old, store);
         (template.identity, made)
     });
     made.collect()

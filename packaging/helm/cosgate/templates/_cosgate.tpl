@@ -49,6 +49,10 @@ credentials:
     {{- if .Values.redis.caConfigMap }}
     ca_file: /etc/cosgate/redis-ca/ca.pem
     {{- end }}
+    {{- if .Values.redis.sharedLimits }}
+    limits: true
+    limits_timeout: {{ .Values.redis.limitsTimeout }}
+    {{- end }}
 {{- end }}
 {{- if include "cosgate.hasTenants" . }}
 include:

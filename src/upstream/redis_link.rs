@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, RedisConnectionInfo,
-    RedisResult, cmd,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, Pipeline,
+    RedisConnectionInfo, RedisResult, cmd,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::dial::{Dialer, Roots, Stream};
 use crate::config::SharedCache;
-use crate::upstream::dial::{Dialer, Roots, Stream};
 
 /// The Redis must connect, and respond, within this.
-pub(super) const REDIS_TIME: Duration = Duration::from_millis(300);
+pub(crate) const REDIS_TIME: Duration = Duration::from_millis(300);
 /// Limit of a sealed entry, in bytes: a token has 4096.
-pub(super) const ENTRY_BYTES: usize = 16 * 1024;
+pub(crate) const ENTRY_BYTES: usize = 16 * 1024;
 /// Bytes of a reply that are read: an entry, and what frames it.
 const REPLY_BYTES: usize = ENTRY_BYTES + 1024;
 /// The same of all replies together that were requested and have not been read. The client keeps what it
@@ -30,7 +30,7 @@ const REPLY_BYTES: usize = ENTRY_BYTES + 1024;
 const UNREAD_BYTES: usize = 2 * 1024 * 1024;
 
 /// Where the Redis is, and how connections to it are made.
-pub(super) struct RedisServer {
+pub(crate) struct RedisServer {
     /// Its host is the name of the master where there are sentinels.
     client: Client,
     sentinels: Vec<String>,
@@ -39,7 +39,7 @@ pub(super) struct RedisServer {
 
 /// A connection. Its clones share it.
 #[derive(Clone)]
-pub(super) struct RedisConnection {
+pub(crate) struct RedisConnection {
     redis: MultiplexedConnection,
     /// Bytes that may be read: each command earns those of its reply.
     may_read: Arc<AtomicUsize>,
@@ -93,7 +93,7 @@ impl AsyncWrite for BoundedStream {
 
 impl RedisServer {
     /// Nothing is dialled yet. The error says how to fix it.
-    pub(super) fn new(config: &SharedCache) -> Result<Self, String> {
+    pub(crate) fn new(config: &SharedCache) -> Result<Self, String> {
         let url = config.redis.value.expose();
         let (is_tls, rest) = match url.strip_prefix("rediss://") {
             Some(rest) => (true, rest),
@@ -114,7 +114,7 @@ impl RedisServer {
     }
 
     /// Connects to the Redis, or to the master that the first sentinel that responds names.
-    pub(super) async fn connect(&self) -> Result<RedisConnection, String> {
+    pub(crate) async fn connect(&self) -> Result<RedisConnection, String> {
         let info = self.client.get_connection_info();
         let ConnectionAddr::Tcp(host, port) = info.addr() else {
             return Err("its address is not one of TCP".to_owned());
@@ -168,7 +168,7 @@ impl RedisServer {
     }
 
     /// How long [`RedisServer::connect`] may take.
-    pub(super) fn connect_time(&self) -> Duration {
+    pub(crate) fn connect_time(&self) -> Duration {
         let sentinels = u32::try_from(self.sentinels.len()).unwrap_or(u32::MAX);
         REDIS_TIME.saturating_mul(sentinels.saturating_add(2))
     }
@@ -185,11 +185,25 @@ fn authority(host: &str, port: u16) -> String {
 
 impl RedisConnection {
     /// The reply to `command`.
-    pub(super) async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+    pub(crate) async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+        self.earn();
+        command.query_async(&mut self.redis).await
+    }
+
+    /// The replies to all of `commands`, which are as long together as one may be.
+    pub(crate) async fn query_all<T: FromRedisValue>(
+        &mut self,
+        commands: &Pipeline,
+    ) -> RedisResult<T> {
+        self.earn();
+        commands.query_async(&mut self.redis).await
+    }
+
+    /// One reply more may be read.
+    fn earn(&self) {
         let earn = |bytes: usize| Some((bytes + REPLY_BYTES).min(UNREAD_BYTES));
         let _ = self
             .may_read
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, earn);
-        command.query_async(&mut self.redis).await
     }
 }
