@@ -1,6 +1,6 @@
 //! The configuration: the file as written becomes [`Config`], which the program may rely on.
 //!
-//! Nothing is read here: the text, the environment and files come in through [`Sources`]. `keys.rs` lists
+//! Nothing is read here: the text, the environment and files come in through [`Sources`]. `keys/` lists
 //! every key; `section.rs` reads tables by that list; the other files each know one table.
 
 pub(crate) mod actions;

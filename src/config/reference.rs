@@ -1,4 +1,4 @@
-//! `docs/configuration.md`, written from `keys.rs`, and the tests that hold the parser to that list.
+//! `docs/configuration.md`, written from `keys/`, and the tests that hold the parser to that list.
 //!
 //! `COSGATE_WRITE_DOCS=1 cargo test --lib reference` writes the page anew.
 

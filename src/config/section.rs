@@ -1,5 +1,5 @@
 //! A table of the file, read key by key: each value with its position, each problem kept. Which keys there
-//! are, their defaults and their ranges come from `keys.rs`.
+//! are, their defaults and their ranges come from `keys/`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -498,7 +498,7 @@ impl<'a> Section<'a> {
         format!("[{}]", printable(&self.path))
     }
 
-    /// What `keys.rs` says of the key `name`.
+    /// What `keys/` has of the key `name`.
     fn key(&self, name: &str) -> Option<&'static ConfigKey> {
         let key = self.known.key(name, self.kind);
         debug_assert!(key.is_some(), "{} has no key `{name}`", self.path);
