@@ -467,7 +467,7 @@ mod tests {
         assert!(limits.shares_requests());
         let take = |at| limits.poll_take(ms(at), Waker::noop());
         assert!(take(1000).is_pending());
-        store.answer(ms(1000), 2, ms(0));
+        store.respond(ms(1000), 2, ms(0));
         for _ in 0..2 {
             assert_eq!(take(1000), Poll::Ready((RateDecider::Shared, Ok(()))));
         }

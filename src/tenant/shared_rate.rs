@@ -25,20 +25,20 @@ pub trait RateStore: fmt::Debug + Send + Sync {
     /// Whether it cannot be used now. Each replica then keeps to its own rates.
     fn is_away(&self) -> bool;
 
-    /// Has a call made for `account`. Its result goes to [`Account::answered`] or [`Account::failed`].
-    fn call(&self, account: Arc<dyn Account>);
+    /// Has a call made for `account`. Its result goes to [`RateAccount::succeeded`] or [`RateAccount::failed`].
+    fn call(&self, account: Arc<dyn RateAccount>);
 
     /// The name in the store of what is counted of `owner`.
     fn account_name(&self, owner: &str, counted: &str) -> String;
 }
 
 /// A rate that has an account in the store.
-pub trait Account: Send + Sync {
+pub trait RateAccount: Send + Sync {
     /// The call to make now.
     fn next_call(&self) -> AccountCall<'_>;
 
     /// The store has given so many units. Until there is credit for one more it takes `wait`.
-    fn answered(&self, now: Duration, units: u64, wait: Duration);
+    fn succeeded(&self, now: Duration, units: u64, wait: Duration);
 
     /// The store has not responded.
     fn failed(&self);
@@ -87,12 +87,12 @@ pub(crate) struct LeasedRate {
     terms: Terms,
     /// Units of one lease.
     batch: u64,
-    lease: Mutex<Lease>,
+    lease: Mutex<HeldLease>,
 }
 
 /// Units that this replica has and nobody has used.
 #[derive(Debug, Default)]
-struct Lease {
+struct HeldLease {
     units: u64,
     ends: Duration,
     /// The store is not called before this: it has no more.
@@ -190,23 +190,25 @@ impl LeasedRate {
         let is_low = lease.units < self.batch / 2 || taken.is_none();
         if is_low && closed_for.is_zero() && !mem::replace(&mut lease.is_called, true) {
             drop(lease);
-            self.terms.store.call(Arc::clone(self) as Arc<dyn Account>);
+            self.terms
+                .store
+                .call(Arc::clone(self) as Arc<dyn RateAccount>);
         }
         taken.map_or(Poll::Pending, |_| Poll::Ready(Ok(())))
     }
 
-    fn lease(&self) -> MutexGuard<'_, Lease> {
+    fn lease(&self) -> MutexGuard<'_, HeldLease> {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Account for LeasedRate {
+impl RateAccount for LeasedRate {
     fn next_call(&self) -> AccountCall<'_> {
         let waiting = u64::try_from(self.lease().waiting.len()).unwrap_or(u64::MAX);
         self.terms.call(self.batch.max(waiting), false)
     }
 
-    fn answered(&self, now: Duration, units: u64, wait: Duration) {
+    fn succeeded(&self, now: Duration, units: u64, wait: Duration) {
         let mut lease = self.lease();
         lease.is_called = false;
         lease.units = lease.units.saturating_add(units);
@@ -256,7 +258,9 @@ impl ChargedRate {
         let is_due = bill.unpaid > 0 && now >= bill.call_at;
         if is_due && !mem::replace(&mut bill.is_called, true) {
             drop(bill);
-            self.terms.store.call(Arc::clone(self) as Arc<dyn Account>);
+            self.terms
+                .store
+                .call(Arc::clone(self) as Arc<dyn RateAccount>);
         }
         wait
     }
@@ -271,14 +275,14 @@ impl ChargedRate {
     }
 }
 
-impl Account for ChargedRate {
+impl RateAccount for ChargedRate {
     fn next_call(&self) -> AccountCall<'_> {
         let mut bill = self.bill();
         bill.in_call = bill.unpaid;
         self.terms.call(bill.unpaid, true)
     }
 
-    fn answered(&self, now: Duration, _: u64, wait: Duration) {
+    fn succeeded(&self, now: Duration, _: u64, wait: Duration) {
         let mut bill = self.bill();
         bill.is_called = false;
         bill.unpaid = bill.unpaid.saturating_sub(mem::take(&mut bill.in_call));
@@ -304,7 +308,7 @@ pub(super) mod tests {
     #[derive(Default)]
     pub(in super::super) struct TestStore {
         pub(in super::super) is_away: AtomicBool,
-        calls: Mutex<Vec<Arc<dyn Account>>>,
+        calls: Mutex<Vec<Arc<dyn RateAccount>>>,
     }
 
     impl fmt::Debug for TestStore {
@@ -318,7 +322,7 @@ pub(super) mod tests {
             self.is_away.load(Ordering::Relaxed)
         }
 
-        fn call(&self, account: Arc<dyn Account>) {
+        fn call(&self, account: Arc<dyn RateAccount>) {
             self.calls.lock().unwrap().push(account);
         }
 
@@ -342,10 +346,10 @@ pub(super) mod tests {
             Some(account)
         }
 
-        pub(in super::super) fn answer(&self, now: Duration, units: u64, wait: Duration) {
+        pub(in super::super) fn respond(&self, now: Duration, units: u64, wait: Duration) {
             let account = self.calls.lock().unwrap().pop().unwrap();
             account.next_call();
-            account.answered(now, units, wait);
+            account.succeeded(now, units, wait);
         }
 
         pub(in super::super) fn fail(&self) {
@@ -381,7 +385,7 @@ pub(super) mod tests {
         let (store, rate) = leased(1000, 1000);
         assert_eq!(take(&rate, 0), Poll::Pending);
         assert_eq!(store.requested(), Some(10), "what the rate gives in 10 ms");
-        store.answer(ms(1), 10, ms(0));
+        store.respond(ms(1), 10, ms(0));
         for _ in 0..5 {
             assert_eq!(take(&rate, 2), TAKEN);
             assert_eq!(store.requested(), None);
@@ -401,7 +405,7 @@ pub(super) mod tests {
             assert_eq!(take(&rate, 0), Poll::Pending);
         }
         assert_eq!(store.requested(), Some(30));
-        store.answer(ms(1), 30, ms(0));
+        store.respond(ms(1), 30, ms(0));
         for _ in 0..30 {
             assert_eq!(take(&rate, 1), TAKEN);
         }
@@ -413,7 +417,7 @@ pub(super) mod tests {
     fn does_not_call_a_store_that_has_no_more() {
         let (store, rate) = leased(10, 10);
         assert_eq!(take(&rate, 0), Poll::Pending);
-        store.answer(ms(1), 0, ms(70));
+        store.respond(ms(1), 0, ms(70));
         for now in [1, 30, 70] {
             assert_eq!(take(&rate, now), Poll::Ready(Err(ms(71 - now))));
         }
@@ -426,7 +430,7 @@ pub(super) mod tests {
     fn gives_up_units_that_nobody_used() {
         let (store, rate) = leased(1000, 1000);
         assert_eq!(take(&rate, 0), Poll::Pending);
-        store.answer(ms(0), 10, ms(0));
+        store.respond(ms(0), 10, ms(0));
         assert_eq!(take(&rate, 999), TAKEN);
         assert_eq!(take(&rate, 1000), Poll::Pending);
     }
@@ -436,7 +440,7 @@ pub(super) mod tests {
         let (store, rate) = leased(1000, 8);
         assert_eq!(take(&rate, 0), Poll::Pending);
         assert_eq!(store.requested(), Some(1));
-        store.answer(ms(0), 0, Duration::from_micros(1));
+        store.respond(ms(0), 0, Duration::from_micros(1));
         assert_eq!(take(&rate, 1), Poll::Pending);
     }
 
@@ -453,7 +457,7 @@ pub(super) mod tests {
         assert_eq!(rate.charge(ms(1), 30), ms(0));
         assert_eq!(store.requested(), Some(80));
         rate.charge(ms(1), 5); // after the call began
-        store.answer(ms(2), 85, ms(500));
+        store.respond(ms(2), 85, ms(500));
         assert_eq!(rate.paid_in(ms(2)), ms(500));
         assert_eq!(rate.charge(ms(10), 7), ms(492));
         assert_eq!(store.requested(), None, "too soon");
@@ -475,7 +479,7 @@ pub(super) mod tests {
             for (step, kind, units, wait) in steps {
                 now += step;
                 if kind == 0 && store.requested().is_some() {
-                    store.answer(ms(now), units, ms(wait));
+                    store.respond(ms(now), units, ms(wait));
                     given += units;
                 } else if take(&rate, now) == TAKEN {
                     let_in += 1;

@@ -185,7 +185,7 @@ mod tests {
             let taken = subjects.of(name, now).poll_take(now, Waker::noop());
             assert!(taken.is_pending());
             assert_eq!(store.account().as_deref(), Some(account));
-            store.answer(now, 1, seconds(1));
+            store.respond(now, 1, seconds(1));
             let taken = subjects.of(name, now).poll_take(now, Waker::noop());
             assert!(taken.is_ready());
         }

@@ -23,7 +23,7 @@ use crate::encoding::hex::hex;
 use crate::observe::SharedLimitsView;
 use crate::seal::derive;
 use crate::sign::mac::hmac_sha256;
-use crate::tenant::shared_rate::{Account, RateStore};
+use crate::tenant::shared_rate::{RateAccount, RateStore};
 
 /// The version of the accounts: what [`SCRIPT`] keeps, and how they are named.
 const PREFIX: &str = "cosgate:limit:1:";
@@ -62,7 +62,7 @@ return {units, math.ceil(math.max(ahead + next - credit - 1, 0))}
 
 /// The Redis as the store of shared rates. Its thread ends with the last that uses it.
 pub struct SharedLimits {
-    calls: mpsc::UnboundedSender<Arc<dyn Account>>,
+    calls: mpsc::UnboundedSender<Arc<dyn RateAccount>>,
     names: Hmac<Sha256>,
     state: Arc<StoreState>,
     wait: Duration,
@@ -92,7 +92,7 @@ struct ScriptedRedis {
 /// What the thread has.
 struct StoreThread {
     server: RedisServer,
-    calls: mpsc::UnboundedReceiver<Arc<dyn Account>>,
+    calls: mpsc::UnboundedReceiver<Arc<dyn RateAccount>>,
     state: Arc<StoreState>,
     wait: Duration,
 }
@@ -154,7 +154,7 @@ impl RateStore for SharedLimits {
         self.state.is_away.load(Ordering::Acquire)
     }
 
-    fn call(&self, account: Arc<dyn Account>) {
+    fn call(&self, account: Arc<dyn RateAccount>) {
         if let Err(unsent) = self.calls.send(account) {
             self.state.is_away.store(true, Ordering::Release); // the thread has ended
             unsent.0.failed();
@@ -259,7 +259,7 @@ impl StoreThread {
             let failure = match timeout(self.wait * 2, results).await {
                 Ok(Ok(results)) if results.len() == accounts.len() => {
                     self.count(accounts.len(), |counters| &counters.ok);
-                    answer(&mut accounts, &results);
+                    settle(&mut accounts, &results);
                     continue;
                 }
                 Ok(Ok(_)) => "another number of results than of calls".to_owned(),
@@ -288,14 +288,14 @@ impl StoreThread {
 }
 
 /// Lets calls fail that are requested; ends when nobody can request any more.
-async fn refused(calls: &mut mpsc::UnboundedReceiver<Arc<dyn Account>>) {
+async fn refused(calls: &mut mpsc::UnboundedReceiver<Arc<dyn RateAccount>>) {
     while let Some(account) = calls.recv().await {
         account.failed();
     }
 }
 
 /// One call of the script for each of `accounts`.
-fn pipeline(script: &str, accounts: &[Arc<dyn Account>]) -> Pipeline {
+fn pipeline(script: &str, accounts: &[Arc<dyn RateAccount>]) -> Pipeline {
     let mut calls = Pipeline::with_capacity(accounts.len());
     for account in accounts {
         let call = account.next_call();
@@ -314,10 +314,10 @@ fn pipeline(script: &str, accounts: &[Arc<dyn Account>]) -> Pipeline {
 }
 
 /// Gives each account its result.
-fn answer(accounts: &mut Vec<Arc<dyn Account>>, results: &[(u64, u64)]) {
+fn settle(accounts: &mut Vec<Arc<dyn RateAccount>>, results: &[(u64, u64)]) {
     let now = shape::now();
     for (account, (units, wait)) in accounts.drain(..).zip(results) {
-        account.answered(now, *units, Duration::from_micros(*wait));
+        account.succeeded(now, *units, Duration::from_micros(*wait));
     }
 }
 

@@ -179,9 +179,7 @@ async fn list(s3: &Client, task: &Task) -> Done {
 }
 
 async fn remove(s3: &Client, task: &Task) -> Done {
-    let keys = task.0["Delete"]["Objects"]
-        .as_array()
-        .ok_or("no Objects")?;
+    let keys = task.0["Delete"]["Objects"].as_array().ok_or("no Objects")?;
     let keys = keys.iter().filter_map(|object| object["Key"].as_str());
     let keys = keys.map(|key| ObjectIdentifier::builder().key(key).build());
     let doomed = Delete::builder()
