@@ -1,5 +1,4 @@
-//! Temporary keys: their sources, caching, sharing and vending, and failures of each. And limits that replicas share
-//! through the same Redis.
+//! Temporary keys: their sources, caching, sharing and vending, and failures of each.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,5 +9,4 @@ mod issuers;
 mod keys;
 mod redis_server;
 mod shared_credentials;
-mod shared_limits;
 mod vend;

@@ -4,13 +4,11 @@
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
-
 use crate::support::{Authority, eventually};
 
 /// A Redis for one test. It ends when it is dropped.
 pub(crate) struct Redis {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) port: u16,
 }
 
@@ -59,20 +57,6 @@ impl Redis {
     pub(crate) fn connection(&self) -> redis::Connection {
         let client = redis::Client::open(url(self.port)).unwrap();
         client.get_connection().unwrap()
-    }
-
-    /// Stops it from responding, until [`Redis::resume`].
-    pub(crate) fn suspend(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    pub(crate) fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        kill_process(id, signal).unwrap();
     }
 
     pub(crate) fn kill(&mut self) {

@@ -25,8 +25,7 @@ use std::borrow::Cow;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, mpsc};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -959,39 +958,6 @@ pub fn eventually(what: &str, mut met: impl FnMut() -> bool) {
     while !met() {
         assert!(started.elapsed() < PATIENCE, "never: {what}");
         std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// How late this machine wakes a thread that sleeps. A bound of time in a test grows by it, so that a busy machine
-/// fails no test and a slow program still does.
-pub struct WakeDelay {
-    total: Arc<AtomicU64>,
-    _ends_with_this: mpsc::Sender<()>,
-}
-
-impl WakeDelay {
-    pub fn watch() -> Self {
-        const TICK: Duration = Duration::from_millis(10);
-        let total = Arc::new(AtomicU64::new(0));
-        let (ends_with_this, ended) = mpsc::channel();
-        let sum = Arc::clone(&total);
-        std::thread::spawn(move || {
-            let mut slept_at = Instant::now();
-            while let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(TICK) {
-                let late = slept_at.elapsed().saturating_sub(TICK).as_millis();
-                sum.fetch_add(u64::try_from(late).unwrap(), Ordering::Relaxed);
-                slept_at = Instant::now();
-            }
-        });
-        Self {
-            total,
-            _ends_with_this: ends_with_this,
-        }
-    }
-
-    /// The sum since [`Self::watch`], in whole milliseconds of each wake-up.
-    pub fn total(&self) -> Duration {
-        Duration::from_millis(self.total.load(Ordering::Relaxed))
     }
 }
 

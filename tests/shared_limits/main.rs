@@ -1,16 +1,22 @@
-//! Limits that three replicas keep together through a real Redis.
+//! Limits that three replicas keep together through a real Redis. A process of their own: they send hundreds of requests a
+//! second for seconds, and other tests measure waits.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+#[path = "../credentials/redis_server.rs"]
+mod redis_server;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use cosgate::emulator::Emulator;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-use crate::redis_server::{Redis, free_port, url};
-use crate::support::{
-    ACME, Authority, Call, Client, GLOBEX, Gateway, Reply, emulator, eventually, toml,
-};
+use redis_server::{Redis, free_port, url};
+use support::{ACME, Authority, Call, Client, GLOBEX, Gateway, Reply, emulator, eventually, toml};
 
 const REPLICAS: usize = 3;
 const KEY: &str = "a-key-of-the-shared-cache-0123456789";
@@ -18,6 +24,22 @@ const KEY: &str = "a-key-of-the-shared-cache-0123456789";
 const PATIENT: &str = "limits_timeout = \"1s\"";
 const DECISIONS: &str = "cosgate_shared_limit_decisions_total";
 const UP: &str = "cosgate_shared_limits_up";
+
+impl Redis {
+    /// Stops it from responding, until [`Redis::resume`].
+    pub(crate) fn suspend(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+}
 
 /// A configuration whose limits are shared through the Redis at `redis`. `acme` has `limits`.
 fn shared(emulator: &Emulator, redis: &str, more: &str, limits: &str) -> String {
@@ -167,7 +189,9 @@ fn assert_undelayed(gateway: &Gateway, count: u32) {
     let took = began.elapsed();
     // Were each to wait for the Redis, it would be more.
     assert!(took < Duration::from_millis(50) * count, "{took:?}");
-    assert_eq!(gateway.metric(DECISIONS, "own") - before, u64::from(count));
+    // A unit that was leased before may have served one of them.
+    let own = gateway.metric(DECISIONS, "own") - before;
+    assert!([count - 1, count].map(u64::from).contains(&own), "{own}");
 }
 
 #[test]
