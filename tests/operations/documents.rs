@@ -928,3 +928,47 @@ fn examples_that_are_marked_run() {
     }
     assert!(count >= 4, "only {count} examples ran");
 }
+
+/// `tests/interop/run` runs the marked blocks of several pages at once.
+#[test]
+fn no_two_pages_use_the_same_objects() {
+    let mut users: Vec<(String, String)> = Vec::new();
+    for page in pages() {
+        let (blocks, _) = split(&page);
+        let is_run = |block: &&Block| block.info.split(' ').any(|word| word == "interop");
+        for block in blocks.iter().filter(is_run) {
+            for object in demo_objects(&block.text) {
+                let user = (object, page.clone());
+                if !users.contains(&user) {
+                    users.push(user);
+                }
+            }
+        }
+    }
+    users.sort();
+    for pair in users.windows(2) {
+        let [(one, page), (other, other_page)] = pair else {
+            unreachable!("windows of two");
+        };
+        assert_ne!(one, other, "both in {page} and in {other_page}");
+    }
+    assert!(users.len() > 10, "{users:?}");
+}
+
+/// The first parts of the names that `text` gives objects in the folders of the demo's tenants.
+fn demo_objects(text: &str) -> Vec<String> {
+    let is_of_name = |c: char| c.is_alphanumeric() || "._-".contains(c);
+    let folders = ["alice/", "bob/", "carol/"];
+    let places = folders
+        .iter()
+        .flat_map(|folder| text.match_indices(folder).map(|(at, _)| (*folder, at)));
+    let names = places.map(|(folder, at)| {
+        let rest = text.split_at(at + folder.len()).1;
+        let end = rest.find(|c| !is_of_name(c)).unwrap_or(rest.len());
+        (folder, rest.split_at(end).0)
+    });
+    names
+        .filter(|(_, name)| !name.is_empty())
+        .map(|(folder, name)| format!("{folder}{name}"))
+        .collect()
+}
