@@ -176,6 +176,44 @@ fn a_clock_of_the_redis_that_was_set_back_shuts_nobody_out() {
     });
 }
 
+#[test]
+fn a_value_that_is_no_time_is_replaced_and_the_redis_stays_in_use() {
+    let Some(redis) = Redis::start() else { return };
+    let emulator = emulator();
+    let limits = "requests_per_second = 10\nburst = 5"; // no lease lasts for two requests
+    let gateway = reached(&shared(&emulator, &url(redis.port), PATIENT, limits));
+    head(&gateway, ACME).assert_ok();
+    let mut connection = redis.connection();
+    let names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    let [name] = names.as_slice() else {
+        panic!("{names:?}");
+    };
+    for (command, value) in [
+        ("LPUSH", "x"),
+        ("SET", "nan"),
+        ("SET", "x"),
+        ("SET", "-inf"),
+    ] {
+        redis::cmd("DEL").arg(name).exec(&mut connection).unwrap();
+        redis::cmd(command)
+            .arg(name)
+            .arg(value)
+            .exec(&mut connection)
+            .unwrap();
+        eventually("the value is replaced", || {
+            let status = head(&gateway, ACME).status;
+            assert!([200, 503].contains(&status), "{status}");
+            let stored: Result<f64, _> = redis::cmd("GET").arg(name).query(&mut connection);
+            stored.is_ok_and(|time| time > 1e15)
+        });
+    }
+    assert_eq!(gateway.metric(DECISIONS, "own"), 0);
+    assert_eq!(
+        gateway.metric("cosgate_shared_limit_calls_total", "failed"),
+        0
+    );
+}
+
 /// Sends `count` requests, of which none may take long, to a gateway whose Redis is no more.
 fn assert_undelayed(gateway: &Gateway, count: u32) {
     let before = gateway.metric(DECISIONS, "own");

@@ -38,15 +38,16 @@ const CALLS_TOGETHER: usize = 128;
 
 /// The generic cell rate algorithm. An account is the time at which everything is paid for, by the Redis's own
 /// clock, in microseconds. It expires when its credit is whole again. One that is further ahead than it can be was
-/// written before the clock was set back: it is corrected.
+/// written before the clock was set back: it is corrected, as is one that is no time at all.
 const SCRIPT: &str = r"
 local per_second, credit, units = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local cost = 1000000 / per_second
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local ahead = (tonumber(redis.call('GET', KEYS[1])) or now) - now
+local ahead = (tonumber(redis.pcall('GET', KEYS[1])) or now) - now
 local longest = tonumber(ARGV[5])
-local is_wrong = ahead > longest
+local is_wrong = ahead > longest or ahead ~= ahead
+if ahead ~= ahead then ahead = 0 end
 ahead = math.min(math.max(ahead, 0), longest)
 if ARGV[4] == '0' then
   units = math.min(units, math.max(math.floor((credit - ahead + 1) / cost), 0))
@@ -59,6 +60,9 @@ local next = cost
 if ARGV[4] == '1' then next = 0 end
 return {units, math.ceil(math.max(ahead + next - credit - 1, 0))}
 ";
+
+/// The longest time of one unit: a rate has at least one a second.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The Redis as the store of shared rates. Its thread ends with the last that uses it.
 pub struct SharedLimits {
@@ -254,15 +258,17 @@ impl StoreThread {
             if self.calls.recv_many(&mut accounts, CALLS_TOGETHER).await == 0 {
                 return None;
             }
-            let calls = pipeline(&redis.script, &accounts);
-            let results = redis.connection.query_all::<Vec<(u64, u64)>>(&calls);
+            let (calls, bounds) = pipeline(&redis.script, &accounts);
+            let results = redis.connection.query_all::<Vec<(i64, i64)>>(&calls);
             let failure = match timeout(self.wait * 2, results).await {
-                Ok(Ok(results)) if results.len() == accounts.len() => {
-                    self.count(accounts.len(), |counters| &counters.ok);
-                    settle(&mut accounts, &results);
-                    continue;
-                }
-                Ok(Ok(_)) => "another number of results than of calls".to_owned(),
+                Ok(Ok(results)) => match within(&bounds, &results) {
+                    Some(results) => {
+                        self.count(accounts.len(), |counters| &counters.ok);
+                        settle(&mut accounts, &results);
+                        continue;
+                    }
+                    None => "results that these calls cannot have".to_owned(),
+                },
                 Ok(Err(error)) => error.category().to_owned(),
                 Err(_) => "no response within twice `limits_timeout`".to_owned(),
             };
@@ -294,11 +300,28 @@ async fn refused(calls: &mut mpsc::UnboundedReceiver<Arc<dyn RateAccount>>) {
     }
 }
 
-/// One call of the script for each of `accounts`.
-fn pipeline(script: &str, accounts: &[Arc<dyn RateAccount>]) -> Pipeline {
+/// What the result of a call can be at most.
+struct ResultBounds {
+    units: u64,
+    /// In microseconds.
+    wait: u64,
+}
+
+/// One call of the script for each of `accounts`, and what each can result in.
+fn pipeline(script: &str, accounts: &[Arc<dyn RateAccount>]) -> (Pipeline, Vec<ResultBounds>) {
     let mut calls = Pipeline::with_capacity(accounts.len());
+    let mut bounds = Vec::with_capacity(accounts.len());
     for account in accounts {
         let call = account.next_call();
+        bounds.push(ResultBounds {
+            units: call.units,
+            // A debt has no bound here: who waits for it has one. Else it is the time of a unit.
+            wait: if call.may_owe {
+                u64::MAX
+            } else {
+                micros(call.longest_debt + SECOND)
+            },
+        });
         calls
             .cmd("EVALSHA")
             .arg(script)
@@ -310,17 +333,58 @@ fn pipeline(script: &str, accounts: &[Arc<dyn RateAccount>]) -> Pipeline {
             .arg(u8::from(call.may_owe))
             .arg(micros(call.longest_debt));
     }
-    calls
+    (calls, bounds)
+}
+
+/// `results`, if there is one for each of `bounds` and within them: a store that is none of ours could else let
+/// everybody in, or nobody.
+fn within(bounds: &[ResultBounds], results: &[(i64, i64)]) -> Option<Vec<(u64, Duration)>> {
+    let checked = bounds.iter().zip(results).map(|(bounds, (units, wait))| {
+        let (units, wait) = (u64::try_from(*units).ok()?, u64::try_from(*wait).ok()?);
+        let is_within = units <= bounds.units && wait <= bounds.wait;
+        is_within.then(|| (units, Duration::from_micros(wait)))
+    });
+    let checked: Option<Vec<_>> = checked.collect();
+    checked.filter(|_| bounds.len() == results.len())
 }
 
 /// Gives each account its result.
-fn settle(accounts: &mut Vec<Arc<dyn RateAccount>>, results: &[(u64, u64)]) {
+fn settle(accounts: &mut Vec<Arc<dyn RateAccount>>, results: &[(u64, Duration)]) {
     let now = shape::now();
     for (account, (units, wait)) in accounts.drain(..).zip(results) {
-        account.succeeded(now, *units, Duration::from_micros(*wait));
+        account.succeeded(now, *units, *wait);
     }
 }
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_no_result_that_a_call_cannot_have() {
+        let bounds = [ResultBounds {
+            units: 10,
+            wait: 1_000,
+        }];
+        let taken = |results: &[(i64, i64)]| within(&bounds, results);
+        assert_eq!(
+            taken(&[(10, 1_000)]),
+            Some(vec![(10, Duration::from_millis(1))])
+        );
+        for results in [
+            &[(11, 0)][..],
+            &[(-1, 0)],
+            &[(0, -1)],
+            &[(0, 1_001)],
+            &[(i64::MAX, 0)],
+            &[],
+            &[(1, 0), (1, 0)],
+        ] {
+            assert_eq!(taken(results), None, "{results:?}");
+        }
+    }
 }
