@@ -227,9 +227,12 @@ fn assert_undelayed(gateway: &Gateway, count: u32) {
     let took = began.elapsed();
     // Were each to wait for the Redis, it would be more.
     assert!(took < Duration::from_millis(50) * count, "{took:?}");
-    // A unit that was leased before may have served one of them.
+    // Units of the lease before, and of the call in flight then, may have served a few of them.
     let own = gateway.metric(DECISIONS, "own") - before;
-    assert!([count - 1, count].map(u64::from).contains(&own), "{own}");
+    assert!(
+        (u64::from(count) - 3..=u64::from(count)).contains(&own),
+        "{own}"
+    );
 }
 
 #[test]
