@@ -10,7 +10,7 @@ use crate::error::{Code, S3Error};
 /// The most parameters that a query may have.
 pub const MAX_PARAMETERS: usize = 100;
 
-/// The most entries that one listing may request; more is cut to this, as S3 and COS do.
+/// The maximum of entries that one listing may request; more is cut to this, as S3 and COS do.
 pub(crate) const MAX_LISTED: u32 = 1000;
 
 /// The highest part number (S3's and COS's limit).

@@ -170,7 +170,7 @@ impl StreamState {
     }
 
     /// Whether the last write could not be taken whole: more would only pile up in memory.
-    /// Whoever sees `true` need not register to be woken: the connection's own task is waiting for the
+    /// A caller that sees `true` need not register to be woken: the connection's own task is waiting for the
     /// socket, and polls its body again when that moves.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.get()

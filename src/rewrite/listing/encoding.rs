@@ -61,7 +61,7 @@ mod tests {
             let shown = rewritten(list(query), &empty);
             assert_eq!(shown, s3(&document(&format!("{WHOLE}{names}"))));
         }
-        // Declared at the end, as some stores do: whoever requested it has waited.
+        // Declared at the end, as some stores do: the client that requested it has waited.
         let late = document(&format!(
             "{WHOLE}{encoded}<a:EncodingType >url</a:EncodingType>"
         ));

@@ -28,7 +28,7 @@ pub(crate) fn is_clock_refusal(status: StatusCode, error: &UpstreamError) -> boo
 
 /// Whether COS refused a request because its body, or the head that says how it is framed, is not what
 /// was sent. cosgate has verified each digest that it sends on, and writes the framing itself: the bytes
-/// were damaged on the way, and nothing was stored. No client can mend that by another request, and
+/// were damaged on the way, and nothing was stored. No client can correct that by another request, and
 /// no SDK repeats such a 400.
 pub(crate) fn is_damage(status: StatusCode, error: &UpstreamError) -> bool {
     let codes = [
@@ -150,7 +150,7 @@ const RETRY_AFTER_KEY: u32 = 5;
 /// Seconds after COS reported that it gets too many requests.
 const RETRY_AFTER_RATE: u32 = 1;
 
-/// Refusals that no client can mend: our signature, our clock, our endpoint.
+/// Refusals that no client can correct: our signature, our clock, our endpoint.
 fn is_ours_to_mend(code: &str) -> bool {
     matches!(
         code,
