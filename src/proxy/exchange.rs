@@ -326,19 +326,22 @@ impl Proxy {
             Err(bad_gateway(what))
         };
         let response = &mut raw.response;
-        let etags = response.headers().get_all(ETAG).iter();
-        if operation.takes_object_body() && etags.filter(|etag| !etag.is_empty()).count() != 1 {
-            return unusable("COS reported a success without an ETag".to_owned());
+        if operation.takes_object_body() {
+            let etags = response.headers().get_all(ETAG).iter();
+            if etags.filter(|etag| !etag.is_empty()).count() != 1 {
+                return unusable("COS reported a success without an ETag".to_owned());
+            }
         }
         let (status, headers) = (response.status(), response.headers());
         if let Err(what) = rewrite::check_range(operation, requested, status, headers) {
             return unusable(what.to_owned());
         }
-        // What data processing has made, COS reports in a document (436/54050).
-        let reports = requested.contains_key(PIC_OPERATIONS);
         let body = response.body_mut();
-        if !operation.responds_without_body() || reports || body.is_end_stream() {
-            return Ok(());
+        if !operation.responds_without_body()
+            || body.is_end_stream()
+            || requested.contains_key(PIC_OPERATIONS)
+        {
+            return Ok(()); // what data processing has made, COS reports in a document (436/54050)
         }
         match Box::pin(body::gather(body, ERROR_BYTES, ERROR_TIME, |_| true)).await {
             Ok(none) if none.is_empty() => Ok(()),
