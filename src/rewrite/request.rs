@@ -320,11 +320,11 @@ fn check_source_region(
     let EndpointTemplate {
         authority, path, ..
     } = &upstream.endpoint;
-    let names_region = authority.contains("{region}") || path.contains("{region}");
+    let names_region = || authority.contains("{region}") || path.contains("{region}");
     let elsewhere = permit
         .source()
         .is_some_and(|source| source.region != target.region);
-    if upstream.signature == UpstreamSignature::S3 && names_region && elsewhere {
+    if upstream.signature == UpstreamSignature::S3 && elsewhere && names_region() {
         return Err(S3Error::new(
             Code::NotImplemented,
             "A copy from a bucket in another region cannot be expressed in S3's terms to COS: set [upstream] \

@@ -109,8 +109,7 @@ pub(crate) fn delete_result(result: &mut xml::DeleteResult, grant: &Grant) -> Re
     Ok(())
 }
 
-/// Whether the header `name` passes as it is. `x-cos-*` here have no S3 counterpart, and
-/// `x-cos-hash-crc64ecma` is not AWS's CRC-64.
+/// Whether the header `name` passes as it is. Those of COS are in [`OF_COS`].
 fn is_plain(name: &str) -> bool {
     matches!(
         name,
@@ -126,13 +125,17 @@ fn is_plain(name: &str) -> bool {
             | "expires"
             | "last-modified"
             | "vary"
-            | "x-cos-force-download"
-            | "x-cos-hash-crc32c"
-            | "x-cos-hash-crc64ecma"
-            | "x-cos-next-append-position"
-            | "x-cos-object-type"
     )
 }
+
+/// Headers of COS that pass as they are. They have no S3 counterpart, and `x-cos-hash-crc64ecma` is not AWS's CRC-64.
+static OF_COS: [HeaderName; 5] = [
+    HeaderName::from_static("x-cos-force-download"),
+    HeaderName::from_static("x-cos-hash-crc32c"),
+    HeaderName::from_static("x-cos-hash-crc64ecma"),
+    HeaderName::from_static("x-cos-next-append-position"),
+    HeaderName::from_static("x-cos-object-type"),
+];
 
 const COS: &str = "x-cos-";
 
@@ -186,6 +189,10 @@ fn passing_name(name: HeaderName, rewritten: bool) -> Option<Passing> {
         return (!is_changed).then_some(Passing::Plain(name));
     }
     if let Some(suffix) = text.strip_prefix(COS) {
+        // Names of the program's own are cloned without an allocation.
+        if let Some(same) = OF_COS.iter().find(|same| **same == name) {
+            return Some(Passing::Plain(same.clone()));
+        }
         return match s3_name(suffix) {
             Some(known) => Some(Passing::Cos(known)),
             None if suffix.starts_with("meta-") => HeaderName::try_from(format!("{AMZ}{suffix}"))

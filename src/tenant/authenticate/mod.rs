@@ -117,7 +117,8 @@ pub struct Authenticated {
     tenant: Arc<Tenant>,
     identity: Identity,
     payload: Mode,
-    chunks: Option<ChunkSignatures>,
+    /// Boxed, so that a caller is small: few bodies have them.
+    chunks: Option<Box<ChunkSignatures>>,
 }
 
 /// A caller whose proof is good. It may do nothing yet: only [`Tenants::admit`] makes an
@@ -557,7 +558,7 @@ impl Authenticated {
 
     /// The chain of chunk signatures, where the body has one.
     pub(crate) fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
-        self.chunks.as_ref()
+        self.chunks.as_deref()
     }
 }
 
