@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::clock::wall_clock;
 use crate::config::ServerLimits;
+use crate::downstream::on_wake::OnWake;
 use crate::downstream::request_guard::{RequestGuard, is_unexpected_refusal};
 use crate::downstream::request_head::{HeadError, HeadLimits};
 use crate::observe::Event;
@@ -62,8 +63,8 @@ pub(super) async fn serve<S>(
         )
     });
     let connection = builder(head_limits).serve_connection(TokioIo::new(guard), service);
-    let (mut connection, mut draining) =
-        (pin!(connection), pin!(last_head(draining, &stream_state)));
+    let mut connection = pin!(connection);
+    let mut draining = OnWake::new(last_head(draining, &stream_state));
     let mut deadline = Http1Deadline::new(&stream_state);
     let mut is_draining = false;
     loop {
