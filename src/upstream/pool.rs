@@ -38,8 +38,7 @@ pub(crate) struct ConnectionPool {
     metrics: Arc<CoreMetrics>,
 }
 
-/// The connections to one authority that wait for their next requests. Those in use know it, so that they find their
-/// way back without a look at the authority.
+/// The idle connections to one authority. A leased connection holds its queue, so that its return needs no lookup.
 type IdleQueue = RefCell<VecDeque<IdleConnection>>;
 
 /// A connection that waits for its next request.

@@ -384,7 +384,7 @@ impl Tenants {
         connection: Connection,
         now: Timestamp,
     ) -> Result<Identified, S3Error> {
-        let caller = self.proven(head, requested, connection, now);
+        let caller = self.choose_tenant(head, requested, connection, now);
         caller.map(Identified)
     }
 
@@ -424,7 +424,9 @@ impl Tenants {
         self.admissions.is_proxy(peer)
     }
 
-    fn proven(
+    /// Chooses the tenant by the first proof in the request: COS's own signature, a bearer token, SigV4, a URL of
+    /// version 2, and at last the connection.
+    fn choose_tenant(
         &self,
         head: &Parts,
         requested: &S3Request<'_>,
