@@ -295,7 +295,7 @@ impl From<Limited> for S3Error {
                 TenantLimit::Concurrency,
             ),
             Limited::Rate(wait) => (
-                "You send requests faster than you may; slow down.",
+                "Request rate limit reached. Retry after the time in Retry-After.",
                 wait,
                 TenantLimit::Rate,
             ),

@@ -38,8 +38,7 @@ pub(crate) struct ConnectionPool {
     metrics: Arc<CoreMetrics>,
 }
 
-/// The connections to one authority that wait for their next requests. Those in use know it, so that they find their
-/// way back without a look at the authority.
+/// The idle connections to one authority. A leased connection holds its queue, so that its return needs no lookup.
 type IdleQueue = RefCell<VecDeque<IdleConnection>>;
 
 /// A connection that waits for its next request.
@@ -123,10 +122,14 @@ impl ConnectionPool {
     ) -> Result<(http::Response<Incoming>, Box<LeasedConnection>), SendFailure> {
         let idle = self.idle_queue(authority);
         loop {
-            let (mut connection, reused) = match self.take_idle(&idle) {
-                Some(connection) => (connection, true),
-                // Boxed, as are the other rare waits: each would make every request's future larger.
-                None => (Box::pin(self.connect(authority)).await?, false),
+            let now = Instant::now();
+            let (mut connection, reused, begun) = match self.take_idle(&idle, now) {
+                Some(connection) => (connection, true, now),
+                None => {
+                    // Boxed, as are the other rare waits: each would make every request's future larger.
+                    let connection = Box::pin(self.connect(authority)).await?;
+                    (connection, false, Instant::now())
+                }
             };
             body.goes_to(&connection.stream_state);
             let mut lease = Box::new(LeasedConnection {
@@ -143,7 +146,7 @@ impl ConnectionPool {
             connection.expectation.expect(kind);
             let sent = {
                 let response = pin!(connection.sender.try_send_request(request));
-                self.await_head(response, body, &connection.stream_state)
+                self.await_head(response, body, &connection.stream_state, begun)
                     .await
             };
             let fault = connection.expectation.fault();
@@ -160,8 +163,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Waits for the head until `head_timeout` after the connection took the last byte of the request.
-    /// While a body is being sent, its pace is the limit.
+    /// Waits for the head until `head_timeout` after the connection took the last byte of the request, which it
+    /// began to take at `begun`. While a body is being sent, its pace is the limit.
     async fn await_head(
         &self,
         mut response: Pin<
@@ -174,8 +177,8 @@ impl ConnectionPool {
         >,
         body: &body::RequestBody,
         stream_state: &StreamState,
+        begun: Instant,
     ) -> Result<http::Response<Incoming>, AwaitFailure> {
-        let begun = Instant::now();
         let mut end = begun + self.limits.head_timeout;
         loop {
             tokio::select! {
@@ -209,9 +212,8 @@ impl ConnectionPool {
     }
 
     /// The usable connection of `idle` that was used last.
-    fn take_idle(&self, idle: &IdleQueue) -> Option<PooledConnection> {
+    fn take_idle(&self, idle: &IdleQueue, now: Instant) -> Option<PooledConnection> {
         let mut queue = idle.borrow_mut();
-        let now = Instant::now();
         let is_good = |i: &IdleConnection| {
             i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout
         };
