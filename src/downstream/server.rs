@@ -379,10 +379,9 @@ impl Core {
                         open: counter,
                     };
                     // A task of its own: what `block_on` runs itself is polled whenever any task is.
-                    let served = Rc::new(server).serve(accepted, arriving, stages);
-                    let served = tokio::task::spawn_local(served).await;
-                    if let Some(panic) = served.err().and_then(|ended| ended.try_into_panic().ok())
-                    {
+                    let serving = Rc::new(server).serve(accepted, arriving, stages);
+                    let ended = tokio::task::spawn_local(serving).await;
+                    if let Some(panic) = ended.err().and_then(|ended| ended.try_into_panic().ok()) {
                         resume_unwind(panic);
                     }
                 });

@@ -220,16 +220,9 @@ impl Proxy {
         if matches!(fresh.method, Method::PUT | Method::POST) {
             fresh.headers.insert(CONTENT_LENGTH, body.length().into());
         }
-        let region = permit.grant().map_or("", |grant| grant.region.as_str());
-        self.sign(&mut fresh, credential, region, outgoing.sha256)?;
-        let mut request = http::Request::new(body);
-        *request.method_mut() = fresh.method;
-        *request.uri_mut() = fresh.target.try_into().map_err(S3Error::internal)?;
-        *request.headers_mut() = fresh.headers;
-        let sent = self
-            .upstream
-            .send(&fresh.authority, request, &outgoing.body)
-            .await;
+        let (authority, request) = self.signed(permit, fresh, body, outgoing.sha256, credential)?;
+        let sent = self.upstream.send(&authority, request, &outgoing.body);
+        let sent = sent.await;
         match &sent {
             Ok((response, _)) => self.metrics.upstream_responded(response.status()),
             Err(SendFailure::Broken(_) | SendFailure::Framing(_)) => {
@@ -244,20 +237,26 @@ impl Proxy {
         Ok(RawResponse { response, lease })
     }
 
-    /// Signs, as configured and at COS's time.
-    fn sign(
+    /// The request as it is sent, signed as configured and at COS's time, and the authority that it goes to.
+    fn signed(
         &self,
-        request: &mut UpstreamRequest,
-        credential: &Credential,
-        region: &str,
+        permit: &Permit<'_, '_>,
+        mut fresh: UpstreamRequest,
+        body: body::RequestBody,
         sha256: Option<[u8; 32]>,
-    ) -> Result<(), S3Error> {
+        credential: &Credential,
+    ) -> Result<(String, http::Request<body::RequestBody>), S3Error> {
         let signing = Signing {
             signature: self.config().upstream.signature,
-            region,
+            region: permit.grant().map_or("", |grant| grant.region.as_str()),
             now: self.shared.clock.upstream_now(),
         };
-        sign(request, credential, sha256, signing)
+        sign(&mut fresh, credential, sha256, signing)?;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = fresh.method;
+        *request.uri_mut() = fresh.target.try_into().map_err(S3Error::internal)?;
+        *request.headers_mut() = fresh.headers;
+        Ok((fresh.authority, request))
     }
 
     /// Returns `Ok` if a request without a response may be sent again, and otherwise the error for the client.
@@ -555,15 +554,10 @@ impl Proxy {
         probe
             .headers
             .insert("range", HeaderValue::from_static("bytes=0-0"));
-        let region = permit.grant().map_or("", |grant| grant.region.as_str());
-        self.sign(&mut probe, credential, region, None).ok()?;
-        let target = probe.target.parse().ok()?;
-        let mut request = http::Request::new(body::RequestBody::Empty);
-        *request.method_mut() = probe.method;
-        *request.uri_mut() = target;
-        *request.headers_mut() = probe.headers;
         let none = body::RequestBody::Empty;
-        let sent = self.upstream.send(&probe.authority, request, &none).await;
+        let signed = self.signed(permit, probe, body::RequestBody::Empty, None, credential);
+        let (authority, request) = signed.ok()?;
+        let sent = self.upstream.send(&authority, request, &none).await;
         let (response, lease) = sent.ok()?;
         let raw = RawResponse { response, lease };
         Some(self.read_error(raw, permit).await)

@@ -48,6 +48,12 @@ struct IdleConnection {
     since: Instant,
 }
 
+impl IdleConnection {
+    fn is_fresh(&self, now: Instant, limit: Duration) -> bool {
+        now - self.since < limit
+    }
+}
+
 /// A connection, and the task that drives it.
 #[derive(Debug)]
 struct PooledConnection {
@@ -123,13 +129,14 @@ impl ConnectionPool {
         let idle = self.idle_queue(authority);
         loop {
             let now = Instant::now();
-            let (mut connection, reused, begun) = match self.take_idle(&idle, now) {
-                Some(connection) => (connection, true, now),
-                None => {
-                    // Boxed, as are the other rare waits: each would make every request's future larger.
-                    let connection = Box::pin(self.connect(authority)).await?;
-                    (connection, false, Instant::now())
-                }
+            let idle_connection = self.take_idle(&idle, now);
+            let reused = idle_connection.is_some();
+            let (mut connection, begun) = if let Some(connection) = idle_connection {
+                (connection, now)
+            } else {
+                // Boxed, as are the other rare waits: each would make every request's future larger.
+                let connection = Box::pin(self.connect(authority)).await?;
+                (connection, Instant::now())
             };
             body.goes_to(&connection.stream_state);
             let mut lease = Box::new(LeasedConnection {
@@ -214,9 +221,9 @@ impl ConnectionPool {
     /// The usable connection of `idle` that was used last.
     fn take_idle(&self, idle: &IdleQueue, now: Instant) -> Option<PooledConnection> {
         let mut queue = idle.borrow_mut();
-        let is_good = |i: &IdleConnection| {
-            i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout
-        };
+        let limit = self.limits.idle_timeout;
+        let is_good =
+            |idle: &IdleConnection| idle.is_fresh(now, limit) && idle.connection.sender.is_ready();
         let newest = queue.iter().rposition(is_good)?;
         self.metrics.count(Event::UpstreamReused);
         queue.remove(newest).map(|i| i.connection)
@@ -270,8 +277,8 @@ impl ConnectionPool {
         let now = Instant::now();
         self.idle.borrow_mut().retain(|_, queue| {
             let mut idle = queue.borrow_mut();
-            idle.retain(|i| {
-                now - i.since < self.limits.idle_timeout && !i.connection.sender.is_closed()
+            idle.retain(|idle| {
+                idle.is_fresh(now, self.limits.idle_timeout) && !idle.connection.sender.is_closed()
             });
             !idle.is_empty() || Rc::strong_count(queue) > 1
         });
