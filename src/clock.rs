@@ -1,4 +1,4 @@
-//! The only reader of the wall clock, and Tencent's time: ours, corrected by the `Date` of its responses.
+//! The only caller of `SystemTime::now`, and Tencent's time: ours, corrected by the `Date` of its responses.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,7 +17,7 @@ const JUMP: i64 = 30;
 /// differences below this many seconds move nothing.
 const WEIGHT: i64 = 4;
 
-/// The wall clock. Nothing else reads it; everything takes `now` as an argument.
+/// The wall clock. Pure modules take `now` as an argument; `downstream` reads it once for each request.
 pub fn wall_clock() -> Timestamp {
     Timestamp::from_unix(i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX))
 }

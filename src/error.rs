@@ -63,6 +63,16 @@ impl S3Error {
         }))
     }
 
+    /// A state that is a bug in cosgate: `detail` for the log. It is no panic, so that other requests go on.
+    pub(crate) fn internal(detail: impl fmt::Display) -> Self {
+        Self::new(
+            Code::InternalError,
+            "We encountered an internal error. Please try again.",
+        )
+        .fault(Fault::Proxy)
+        .detail(detail.to_string())
+    }
+
     /// Adds what only the log may know. Never put a secret in it.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

@@ -95,18 +95,7 @@ impl Timestamp {
 
     /// What [`Timestamp::amz`] gives, without an allocation.
     pub fn amz_date(self) -> AmzDate {
-        let [
-            [y1, y2],
-            [y3, y4],
-            [mo1, mo2],
-            [d1, d2],
-            [h1, h2],
-            [m1, m2],
-            [s1, s2],
-        ] = self.civil().pairs();
-        AmzDate([
-            y1, y2, y3, y4, mo1, mo2, d1, d2, b'T', h1, h2, m1, m2, s1, s2, b'Z',
-        ])
+        AmzDate(self.civil().fill(*b"00000000T000000Z"))
     }
 
     /// `2026-01-15T12:30:45Z`: RFC 3339, as STS and S3's XML write times.
@@ -118,19 +107,7 @@ impl Timestamp {
 
     /// Appends what [`Timestamp::iso8601`] gives. Each request is logged with it, so it must be quick.
     pub fn push_iso8601(self, text: &mut String) {
-        let [
-            [y1, y2],
-            [y3, y4],
-            [mo1, mo2],
-            [d1, d2],
-            [h1, h2],
-            [m1, m2],
-            [s1, s2],
-        ] = self.civil().pairs();
-        let written = [
-            y1, y2, y3, y4, b'-', mo1, mo2, b'-', d1, d2, b'T', h1, h2, b':', m1, m2, b':', s1, s2,
-            b'Z',
-        ];
+        let written = self.civil().fill(*b"0000-00-00T00:00:00Z");
         text.push_str(std::str::from_utf8(&written).unwrap_or_default()); // ASCII by construction
     }
 
@@ -271,8 +248,8 @@ impl Civil {
         (s / 3600, s / 60 % 60, s % 60)
     }
 
-    /// Century, year of it, month, day, hour, minute and second, in two digits each.
-    fn pairs(&self) -> [[u8; 2]; 7] {
+    /// `form` with its fourteen zeros replaced by the digits of year, month, day, hour, minute and second.
+    fn fill<const N: usize>(&self, form: [u8; N]) -> [u8; N] {
         let (h, m, s) = self.time();
         let numbers = [
             self.year / 100,
@@ -283,9 +260,14 @@ impl Civil {
             m,
             s,
         ];
-        numbers.map(|number| {
+        let pairs = numbers.map(|number| {
             let number = u8::try_from(number).unwrap_or_default();
             [b'0' + number / 10 % 10, b'0' + number % 10]
+        });
+        let mut digits = pairs.as_flattened().iter();
+        form.map(|byte| match byte {
+            b'0' => digits.next().copied().unwrap_or(byte),
+            mark => mark,
         })
     }
 

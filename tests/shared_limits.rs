@@ -57,6 +57,17 @@ fn reached(toml: &str) -> Gateway {
     gateway
 }
 
+/// What the Redis has.
+fn names(connection: &mut redis::Connection) -> Vec<String> {
+    redis::cmd("KEYS").arg("*").query(connection).unwrap()
+}
+
+/// The name of the only rate that the Redis has.
+fn only_name(connection: &mut redis::Connection) -> String {
+    let [name] = names(connection).try_into().unwrap();
+    name
+}
+
 /// `HEAD` of the bucket: cosgate responds to it without COS.
 fn head(gateway: &Gateway, key: (&str, &str)) -> Reply {
     Call::new(gateway.addr, "HEAD", "/photos")
@@ -142,7 +153,7 @@ fn a_burst_is_let_in_once_over_all_replicas_and_other_tenants_have_their_own() {
 
     // What the Redis has names nobody, and expires.
     let mut connection = redis.connection();
-    let mut names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    let mut names = names(&mut connection);
     names.retain(|name| name.starts_with("cosgate:limit:1:"));
     assert_eq!(names.len(), 2, "{names:?}");
     for name in names {
@@ -163,14 +174,11 @@ fn a_clock_of_the_redis_that_was_set_back_shuts_nobody_out() {
     let gateway = reached(&shared(&emulator, &url(redis.port), PATIENT, limits));
     head(&gateway, ACME).assert_ok();
     let mut connection = redis.connection();
-    let names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
-    let [name] = names.as_slice() else {
-        panic!("{names:?}");
-    };
+    let name = only_name(&mut connection);
     let (seconds, _): (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
     let later = format!("{}000000", seconds + 3600);
     let mut set = redis::cmd("SET");
-    set.arg(name).arg(later).exec(&mut connection).unwrap();
+    set.arg(&name).arg(later).exec(&mut connection).unwrap();
     eventually("the tenant is let in again", || {
         head(&gateway, ACME).status == 200
     });
@@ -184,26 +192,23 @@ fn a_value_that_is_no_time_is_replaced_and_the_redis_stays_in_use() {
     let gateway = reached(&shared(&emulator, &url(redis.port), PATIENT, limits));
     head(&gateway, ACME).assert_ok();
     let mut connection = redis.connection();
-    let names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
-    let [name] = names.as_slice() else {
-        panic!("{names:?}");
-    };
+    let name = only_name(&mut connection);
     for (command, value) in [
         ("LPUSH", "x"),
         ("SET", "nan"),
         ("SET", "x"),
         ("SET", "-inf"),
     ] {
-        redis::cmd("DEL").arg(name).exec(&mut connection).unwrap();
+        redis::cmd("DEL").arg(&name).exec(&mut connection).unwrap();
         redis::cmd(command)
-            .arg(name)
+            .arg(&name)
             .arg(value)
             .exec(&mut connection)
             .unwrap();
         eventually("the value is replaced", || {
             let status = head(&gateway, ACME).status;
             assert!([200, 503].contains(&status), "{status}");
-            let stored: Result<f64, _> = redis::cmd("GET").arg(name).query(&mut connection);
+            let stored: Result<f64, _> = redis::cmd("GET").arg(&name).query(&mut connection);
             stored.is_ok_and(|time| time > 1e15)
         });
     }

@@ -29,6 +29,9 @@ pub(crate) struct Shaper {
 impl Shaper {
     /// For a body of `tenant`; `None` where it has no rate.
     pub(crate) fn new(tenant: &Tenant, way: Direction) -> Option<Box<Self>> {
+        if tenant.is_unlimited() {
+            return None;
+        }
         let limits = tenant.limits(now()).filter(|limits| limits.shapes(way))?;
         let mut shaper = Box::new(Self {
             limits,

@@ -4,6 +4,7 @@
 //! Everything that is written stands below one throw-away prefix of each grant, and is removed again.
 
 mod bucket;
+mod clean_up;
 mod expiry;
 mod fence;
 mod finding;
@@ -283,7 +284,7 @@ impl GrantProbes<'_> {
         }
         if self.writes_to().is_some() {
             let key = wide.as_ref().unwrap_or(own);
-            findings.push(store::clean_up(self, key).await);
+            findings.push(clean_up::clean_up(self, key).await);
         }
         ended.is_some_and(|(is_stopped, _)| is_stopped)
     }

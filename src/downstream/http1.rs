@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::clock::wall_clock;
 use crate::config::ServerLimits;
+use crate::downstream::on_wake::OnWake;
 use crate::downstream::request_guard::{RequestGuard, is_unexpected_refusal};
 use crate::downstream::request_head::{HeadError, HeadLimits};
 use crate::observe::Event;
@@ -18,12 +19,12 @@ use crate::proxy::{Client, CurrentProxy};
 use crate::tenant::Peer;
 use crate::transport::{CoreLoad, CountedStream, Phase, StreamState};
 
-/// hyper's default. hyper refuses a head that does not fit into its buffer.
+/// hyper's default `max_buf_size`. A head must fit into that buffer.
 const READ_BUFFER: usize = 8192 + 100 * 4096;
-/// hyper's default too.
+/// hyper's default `max_headers`.
 const DEFAULT_FIELDS: usize = 100;
-/// When the drain begins, a connection that waits for a head gets it for so long. A client does not send a
-/// request again whose new connection is closed before the response.
+/// How long a drain waits for a head that may be in flight already. Clients do not send a request again whose new
+/// connection is closed before the response.
 const LAST_HEAD: Duration = Duration::from_secs(1);
 /// How often a drain looks whether that head has come.
 const LAST_HEAD_LOOK: Duration = Duration::from_millis(10);
@@ -62,8 +63,8 @@ pub(super) async fn serve<S>(
         )
     });
     let connection = builder(head_limits).serve_connection(TokioIo::new(guard), service);
-    let (mut connection, mut draining) =
-        (pin!(connection), pin!(last_head(draining, &stream_state)));
+    let mut connection = pin!(connection);
+    let mut draining = OnWake::new(last_head(draining, &stream_state));
     let mut deadline = Http1Deadline::new(&stream_state);
     let mut is_draining = false;
     loop {
@@ -120,7 +121,7 @@ pub(super) fn builder(limits: HeadLimits) -> http1::Builder {
         .max_header_size(limits.bytes)
         .max_buf_size(limits.bytes.max(READ_BUFFER));
     if limits.fields != DEFAULT_FIELDS {
-        // With a number that it is given, even its own, hyper fills two tables anew for each head.
+        // With any number that it is given, even its default, hyper fills two tables anew for each head.
         builder.max_headers(limits.fields);
     }
     builder

@@ -12,6 +12,7 @@ mod http1;
 mod http2;
 pub mod listen;
 pub mod live;
+mod on_wake;
 pub mod proxy_header;
 mod proxy_protocol;
 mod readiness;

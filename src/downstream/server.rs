@@ -4,6 +4,7 @@
 //! a `current_thread` runtime. A request stays on one core and shares only immutable data with the others.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -377,7 +378,12 @@ impl Core {
                         of_addresses,
                         open: counter,
                     };
-                    Rc::new(server).serve(accepted, arriving, stages).await;
+                    // A task of its own: what `block_on` runs itself is polled whenever any task is.
+                    let serving = Rc::new(server).serve(accepted, arriving, stages);
+                    let ended = tokio::task::spawn_local(serving).await;
+                    if let Some(panic) = ended.err().and_then(|ended| ended.try_into_panic().ok()) {
+                        resume_unwind(panic);
+                    }
                 });
                 drop(tasks);
                 runtime.shutdown_background(); // a name server that hangs must not hold the end

@@ -341,10 +341,10 @@ impl S3 for Operations {
             .metadata_directive
             .as_ref()
             .is_some_and(|d| d.as_str() == "REPLACE");
-        if !replaces
-            && version.is_none()
-            && (from_bucket, from_key) == (&*input.bucket, &*input.key)
-        {
+        // A version of its own can be made the latest again, but without versions `null` is the object itself.
+        let shown = self.shown_version(from_bucket, &source);
+        let names_version = version.is_some() && shown.is_some();
+        if !replaces && !names_version && (from_bucket, from_key) == (&*input.bucket, &*input.key) {
             return Err(s3_error!(
                 InvalidRequest,
                 "An object can be copied to itself only with new metadata"
@@ -366,7 +366,7 @@ impl S3 for Operations {
         };
         let output = CopyObjectOutput {
             copy_object_result: Some(result),
-            copy_source_version_id: self.shown_version(from_bucket, &source),
+            copy_source_version_id: shown,
             version_id: new_version(&object),
             ..Default::default()
         };

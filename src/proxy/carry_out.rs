@@ -1,4 +1,4 @@
-//! Carries a decision out.
+//! Carries a decision out: the checks before it, the body, the exchange with COS.
 
 use std::ops::ControlFlow;
 
@@ -75,7 +75,8 @@ impl Proxy {
                 Err(Box::pin(self.explain_range(refused, &forward.permit, head, in_flight)).await)
             }
             Err(refused) if refused.code() == Code::NoSuchKey => {
-                // A folder that the grant names is there for those who take the bucket for a file system.
+                // Some clients take the bucket for a file system. They must see a folder that the grant names, even
+                // if COS has no object there.
                 let folder = decision::folder(&forward.permit, head).ok_or(refused)?;
                 in_flight.record.is_local = true;
                 Ok(folder.map(ResponseBody::text))

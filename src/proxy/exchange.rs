@@ -89,7 +89,7 @@ impl Proxy {
                 Ok(raw) => raw,
                 Err(failure) => {
                     in_flight.record.ends(None);
-                    self.judge(failure, &body.body, &mut tries)?;
+                    self.retry_after_failure(failure, &body.body, &mut tries)?;
                     continue;
                 }
             };
@@ -101,13 +101,13 @@ impl Proxy {
                 return self.accept(call, raw, &credential, in_flight).await;
             }
             let refused = Box::pin(self.refused(call, raw, &credential)).await;
-            self.judge_refusal(refused, call, &mut tries, || {
+            self.retry_after_refusal(refused, call, &mut tries, || {
                 entry.reject(credential.generation)
             })?;
         }
     }
 
-    /// A key that lives.
+    /// A live temporary key. Waits for STS only if there is none.
     async fn credential(&self, entry: &Arc<Entry>) -> Result<Arc<Credential>, S3Error> {
         if let Some(live) = entry.live(Instant::now()) {
             self.metrics.count(Event::CacheHit);
@@ -120,7 +120,7 @@ impl Proxy {
         Ok(credential?)
     }
 
-    /// Makes COS's success the client's, if it is one.
+    /// Checks COS's success, and relays it.
     async fn accept(
         &self,
         call: UpstreamCall<'_>,
@@ -157,17 +157,18 @@ impl Proxy {
             && matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
             && let Some(why) = Box::pin(self.fetch_reason(permit, head, credential)).await
         {
-            (refused.key, refused.time) = (why.key, why.time);
+            refused.is_key_refused = why.is_key_refused;
+            refused.is_time_refused = why.is_time_refused;
         }
-        if status == StatusCode::NOT_FOUND && !refused.key {
+        if status == StatusCode::NOT_FOUND && !refused.is_key_refused {
             credential.mark_worked();
         }
         refused
     }
 
-    /// `Ok` when the request may be sent again after COS's refusal; else the error for the client.
-    /// `renew` drops the key; gives whether there will be another.
-    fn judge_refusal(
+    /// Returns `Ok` if the request may be sent again after COS's refusal, and otherwise the error for the client.
+    /// `renew` drops the key, and returns whether there will be another.
+    fn retry_after_refusal(
         &self,
         refused: UpstreamRefusal,
         call: UpstreamCall<'_>,
@@ -175,17 +176,17 @@ impl Proxy {
         renew: impl FnOnce() -> bool,
     ) -> Result<(), S3Error> {
         let replayable = call.body.body.again().is_some();
-        if refused.damaged {
+        if refused.is_body_damaged {
             self.metrics.count(Event::Damaged);
             if tries.after_damage(replayable, &self.budget) {
                 self.metrics.count(Event::Retry);
                 return Ok(());
             }
         }
-        if refused.time && tries.after_time_refused(replayable) {
+        if refused.is_time_refused && tries.after_time_refused(replayable) {
             return Ok(());
         }
-        if refused.key && renew() && tries.after_key_refused(replayable) {
+        if refused.is_key_refused && renew() && tries.after_key_refused(replayable) {
             return Ok(());
         }
         Err(refused.error)
@@ -201,9 +202,10 @@ impl Proxy {
     ) -> Result<RawResponse, ExchangeFailure> {
         let body = outgoing.body.again().ok_or(ExchangeFailure::UsedUp)?;
         if let Some(md5) = &outgoing.md5 {
-            fresh
-                .headers
-                .insert("content-md5", HeaderValue::from_str(md5).map_err(internal)?);
+            fresh.headers.insert(
+                "content-md5",
+                HeaderValue::from_str(md5).map_err(S3Error::internal)?,
+            );
             fresh
                 .headers
                 .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
@@ -218,16 +220,9 @@ impl Proxy {
         if matches!(fresh.method, Method::PUT | Method::POST) {
             fresh.headers.insert(CONTENT_LENGTH, body.length().into());
         }
-        let region = permit.grant().map_or("", |grant| grant.region.as_str());
-        self.sign(&mut fresh, credential, region, outgoing.sha256)?;
-        let mut request = http::Request::new(body);
-        *request.method_mut() = fresh.method;
-        *request.uri_mut() = fresh.target.try_into().map_err(internal)?;
-        *request.headers_mut() = fresh.headers;
-        let sent = self
-            .upstream
-            .send(&fresh.authority, request, &outgoing.body)
-            .await;
+        let (authority, request) = self.signed(permit, fresh, body, outgoing.sha256, credential)?;
+        let sent = self.upstream.send(&authority, request, &outgoing.body);
+        let sent = sent.await;
         match &sent {
             Ok((response, _)) => self.metrics.upstream_responded(response.status()),
             Err(SendFailure::Broken(_) | SendFailure::Framing(_)) => {
@@ -242,24 +237,30 @@ impl Proxy {
         Ok(RawResponse { response, lease })
     }
 
-    /// Signs, as configured and at COS's time.
-    fn sign(
+    /// The request as it is sent, signed as configured and at COS's time, and the authority that it goes to.
+    fn signed(
         &self,
-        request: &mut UpstreamRequest,
-        credential: &Credential,
-        region: &str,
+        permit: &Permit<'_, '_>,
+        mut fresh: UpstreamRequest,
+        body: body::RequestBody,
         sha256: Option<[u8; 32]>,
-    ) -> Result<(), S3Error> {
+        credential: &Credential,
+    ) -> Result<(String, http::Request<body::RequestBody>), S3Error> {
         let signing = Signing {
             signature: self.config().upstream.signature,
-            region,
+            region: permit.grant().map_or("", |grant| grant.region.as_str()),
             now: self.shared.clock.upstream_now(),
         };
-        sign(request, credential, sha256, signing)
+        sign(&mut fresh, credential, sha256, signing)?;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = fresh.method;
+        *request.uri_mut() = fresh.target.try_into().map_err(S3Error::internal)?;
+        *request.headers_mut() = fresh.headers;
+        Ok((fresh.authority, request))
     }
 
-    /// `Ok` when the request may be sent again; else the error for the client.
-    fn judge(
+    /// Returns `Ok` if a request without a response may be sent again, and otherwise the error for the client.
+    fn retry_after_failure(
         &self,
         failure: ExchangeFailure,
         body: &body::RequestBody,
@@ -326,19 +327,22 @@ impl Proxy {
             Err(bad_gateway(what))
         };
         let response = &mut raw.response;
-        let etags = response.headers().get_all(ETAG).iter();
-        if operation.takes_object_body() && etags.filter(|etag| !etag.is_empty()).count() != 1 {
-            return unusable("COS reported a success without an ETag".to_owned());
+        if operation.takes_object_body() {
+            let etags = response.headers().get_all(ETAG).iter();
+            if etags.filter(|etag| !etag.is_empty()).count() != 1 {
+                return unusable("COS reported a success without an ETag".to_owned());
+            }
         }
         let (status, headers) = (response.status(), response.headers());
         if let Err(what) = rewrite::check_range(operation, requested, status, headers) {
             return unusable(what.to_owned());
         }
-        // What data processing has made, COS reports in a document (436/54050).
-        let reports = requested.contains_key(PIC_OPERATIONS);
         let body = response.body_mut();
-        if !operation.responds_without_body() || reports || body.is_end_stream() {
-            return Ok(());
+        if !operation.responds_without_body()
+            || body.is_end_stream()
+            || requested.contains_key(PIC_OPERATIONS)
+        {
+            return Ok(()); // what data processing has made, COS reports in a document (436/54050)
         }
         match Box::pin(body::gather(body, ERROR_BYTES, ERROR_TIME, |_| true)).await {
             Ok(none) if none.is_empty() => Ok(()),
@@ -353,7 +357,7 @@ impl Proxy {
         }
     }
 
-    /// A success on its way to the client.
+    /// Makes the client's response of COS's success.
     async fn relay(
         &self,
         call: UpstreamCall<'_>,
@@ -485,7 +489,9 @@ impl Proxy {
             .await?;
         let mut result = xml::DeleteResult::parse(&result, DELETE_RESULT_BYTES)
             .map_err(|error| bad_gateway(format!("the result of a multi-delete: {error}")))?;
-        let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
+        let grant = permit
+            .grant()
+            .ok_or_else(|| S3Error::internal("no grant"))?;
         rewrite::delete_result(&mut result, grant).map_err(|_| {
             in_flight.record.unusable = Some(DownloadFailure::OutOfScope);
             bad_gateway("the result of a multi-delete named a key outside the grant")
@@ -517,9 +523,9 @@ impl Proxy {
         let is_whole = body.is_ok();
         let body = body.unwrap_or_default();
         let error = rewrite::read_error(&body);
-        let damaged = rewrite::is_damage(upstream.status, &error);
-        if is_whole && !damaged {
-            lease.release(); // a way that damages is not taken again
+        let is_body_damaged = rewrite::is_damage(upstream.status, &error);
+        if is_whole && !is_body_damaged {
+            lease.release(); // a connection that damaged a body is not used again
         }
         let date = upstream.headers.get(DATE);
         let date = date.and_then(|date| Timestamp::parse_http_date(date.to_str().ok()?));
@@ -528,9 +534,9 @@ impl Proxy {
             self.shared.clock.resync(date); // the next try is signed with COS's time
         }
         UpstreamRefusal {
-            key: rewrite::is_credential_refusal(upstream.status, &error),
-            time: date.is_some(),
-            damaged,
+            is_key_refused: rewrite::is_credential_refusal(upstream.status, &error),
+            is_time_refused: date.is_some(),
+            is_body_damaged,
             error: rewrite::upstream_error(upstream.status, &error, permit),
         }
     }
@@ -548,29 +554,24 @@ impl Proxy {
         probe
             .headers
             .insert("range", HeaderValue::from_static("bytes=0-0"));
-        let region = permit.grant().map_or("", |grant| grant.region.as_str());
-        self.sign(&mut probe, credential, region, None).ok()?;
-        let target = probe.target.parse().ok()?;
-        let mut request = http::Request::new(body::RequestBody::Empty);
-        *request.method_mut() = probe.method;
-        *request.uri_mut() = target;
-        *request.headers_mut() = probe.headers;
         let none = body::RequestBody::Empty;
-        let sent = self.upstream.send(&probe.authority, request, &none).await;
+        let signed = self.signed(permit, probe, body::RequestBody::Empty, None, credential);
+        let (authority, request) = signed.ok()?;
+        let sent = self.upstream.send(&authority, request, &none).await;
         let (response, lease) = sent.ok()?;
         let raw = RawResponse { response, lease };
         Some(self.read_error(raw, permit).await)
     }
 }
 
-/// COS's error, as the client may see it.
+/// COS's refusal: what it means for a retry, and the error for the client.
 struct UpstreamRefusal {
     /// COS does not take our key.
-    key: bool,
-    /// Nor the time that was signed, and its response has the right one.
-    time: bool,
+    is_key_refused: bool,
+    /// COS does not take the time that was signed, and its response has the right one.
+    is_time_refused: bool,
     /// The body did not reach COS as it was sent.
-    damaged: bool,
+    is_body_damaged: bool,
     error: S3Error,
 }
 
@@ -607,7 +608,7 @@ fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response
             key: object.key.clone(),
             version_id: object.version_id.clone(),
             code: Code::AccessDenied.as_str().to_owned(),
-            message: "The key is outside the prefixes that are yours.".to_owned(),
+            message: "You may not delete this key.".to_owned(),
         }));
     if outgoing.quiet {
         result.deleted.clear();
@@ -622,14 +623,4 @@ fn bad_gateway(detail: impl Into<String>) -> S3Error {
     )
     .fault(Fault::Upstream)
     .detail(detail)
-}
-
-/// What cannot happen with the texts that the rewriter makes, and is no reason to panic.
-pub(super) fn internal(error: impl std::fmt::Display) -> S3Error {
-    S3Error::new(
-        Code::InternalError,
-        "We encountered an internal error. Please try again.",
-    )
-    .fault(Fault::Proxy)
-    .detail(error.to_string())
 }

@@ -9,7 +9,6 @@ use http::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 
 use super::Proxy;
-use super::exchange::internal;
 use super::gather_budget::{GatherHold, no_room};
 use super::in_flight::InFlight;
 use super::payload::Arriving;
@@ -153,7 +152,7 @@ fn put_of<'r>(requested: &S3Request<'r>, key: &ObjectKey<'r>) -> Result<S3Reques
 /// The head that a PUT of the form's file would have: all that later steps look at.
 fn head_of_put(headers: HeaderMap) -> Result<Parts, S3Error> {
     let request = Request::builder().method(Method::PUT).body(());
-    let (mut head, ()) = request.map_err(internal)?.into_parts();
+    let (mut head, ()) = request.map_err(S3Error::internal)?.into_parts();
     head.headers = headers;
     Ok(head)
 }

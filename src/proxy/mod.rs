@@ -60,7 +60,6 @@ mod vend;
 
 use crate::upstream::retry::RetryBudget;
 pub(crate) use client_body::ClientBody;
-use exchange::internal;
 use gather_budget::GatherBudget;
 use in_flight::InFlight;
 use logged_head::LoggedHead;
@@ -105,11 +104,11 @@ pub struct Proxy {
     strangers: Rc<StrangerMemory>,
     /// What is held of refusals of those over HTTP/2, until their clients take them.
     refusals: Rc<StrangerMemory>,
-    /// How clients of COS's own API find the names of a response's headers spelt.
+    /// The spelling of a response's header names for clients of COS's own API.
     spelling: Extensions,
 }
 
-/// The proxy that new requests of a core begin with. Who takes it keeps it for one request and no longer.
+/// The proxy for new requests of a core. Each request holds its proxy to its end, and nothing else may hold one.
 #[derive(Debug)]
 pub struct CurrentProxy(RefCell<Rc<Proxy>>);
 
@@ -403,11 +402,11 @@ impl Proxy {
             Some(Err(error))
         } else {
             let served = pin!(self.serve(&head, body, &client, &mut in_flight));
-            caught(served).await
+            catch_panic(served).await
         };
         let result = served.unwrap_or_else(|| {
             self.metrics.count(Event::Panic);
-            Err(internal("a panic while serving this request").close())
+            Err(S3Error::internal("a panic while serving this request").close())
         });
         Ok(respond::respond(in_flight, &head, result))
     }
@@ -479,7 +478,7 @@ impl Proxy {
         match self.decide(s3_head, request, &caller, in_flight)? {
             ControlFlow::Break(response) => Ok(response), // made here
             ControlFlow::Continue(forward) => {
-                // Boxed, as the look was before it: its future is large, and a small one is moved less.
+                // Boxed: its future is large, and would be moved with each request.
                 Box::pin(self.carry_out(forward, s3_head, body, &caller, in_flight)).await
             }
         }
@@ -566,9 +565,9 @@ fn tenant_slots(metrics: &Metrics, config: &Config) -> Box<[usize]> {
     metrics.tenant_slots(tenants.chain(templates))
 }
 
-/// Runs `future`; `None` if it panicked. One request's panic must not take its neighbours along.
-/// Taken by reference: by value the future would be held twice, and moved.
-async fn caught<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+/// Runs `future`; `None` if it panicked, so that other requests go on. Taken by reference: by value the future would
+/// be stored twice, and moved.
+async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     std::future::poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 
-use super::exchange::internal;
 use crate::config::UpstreamSignature;
 use crate::credentials::Credential;
 use crate::encoding::hex::hex;
@@ -42,7 +41,7 @@ pub fn sign(
         UpstreamSignature::Cos => cos_authorization(request, credential, signing.now),
         UpstreamSignature::S3 => s3_authorization(request, credential, sha256, signing)?,
     };
-    let mut value = HeaderValue::try_from(authorization).map_err(internal)?;
+    let mut value = HeaderValue::try_from(authorization).map_err(S3Error::internal)?;
     value.set_sensitive(true);
     request.headers.insert(AUTHORIZATION, value);
     Ok(())
@@ -79,11 +78,11 @@ fn s3_authorization(
     let headers = &mut request.headers;
     headers.insert(
         AMZ_DATE,
-        HeaderValue::from_str(amz_date.as_str()).map_err(internal)?,
+        HeaderValue::from_str(amz_date.as_str()).map_err(S3Error::internal)?,
     );
     let payload_header = match &payload {
         Cow::Borrowed(text) => HeaderValue::from_static(text),
-        Cow::Owned(text) => HeaderValue::from_str(text).map_err(internal)?,
+        Cow::Owned(text) => HeaderValue::from_str(text).map_err(S3Error::internal)?,
     };
     headers.insert(AMZ_CONTENT_SHA256, payload_header);
     if let Some(token) = credential.token_header() {

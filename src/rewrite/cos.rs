@@ -3,7 +3,6 @@
 use http::HeaderValue;
 use http::header::HeaderName;
 
-use super::request::internal;
 use crate::error::{Code, S3Error};
 use crate::s3::storage_class::cos_class;
 
@@ -77,7 +76,7 @@ const COS_HAS: [&str; 18] = [
 
 fn renamed(suffix: &str) -> Result<HeaderName, S3Error> {
     HeaderName::try_from(format!("x-cos-{suffix}"))
-        .map_err(|_| internal("a header name that did not survive its renaming"))
+        .map_err(|_| S3Error::internal("a header name that did not survive its renaming"))
 }
 
 fn untranslatable(name: &HeaderName) -> S3Error {

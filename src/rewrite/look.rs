@@ -5,7 +5,7 @@ use http::header::RANGE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method};
 
-use super::request::{UpstreamRequest, internal, request};
+use super::request::{UpstreamRequest, request};
 use crate::config::Upstream;
 use crate::error::{Code, S3Error};
 use crate::s3::conditions::{Handling, cannot_look, kept};
@@ -55,7 +55,8 @@ pub fn looks<'t, 'r>(
         match name.as_str().strip_prefix(OF_SOURCE) {
             None => creates = true,
             Some(own) => {
-                let own = HeaderName::try_from(own).map_err(|_| internal("a condition's name"))?;
+                let own = HeaderName::try_from(own)
+                    .map_err(|_| S3Error::internal("a condition's name"))?;
                 of_source.insert(own, value.clone());
             }
         }
@@ -132,7 +133,7 @@ fn may_look<'t, 'r>(
 fn head(headers: HeaderMap) -> Result<Parts, S3Error> {
     let request = http::Request::builder().method(Method::HEAD).body(());
     let (mut head, ()) = request
-        .map_err(|_| internal("a head of nothing"))?
+        .map_err(|_| S3Error::internal("a head of nothing"))?
         .into_parts();
     head.headers = headers;
     Ok(head)

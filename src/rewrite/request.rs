@@ -13,7 +13,7 @@ use super::version_two::is_translated;
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
 use crate::encoding::percent::{push_encoded, push_encoded_path};
 use crate::encoding::split::split_once;
-use crate::error::{Code, Fault, S3Error};
+use crate::error::{Code, S3Error};
 use crate::s3::conditions::{self, FORBID_OVERWRITE, Handling};
 use crate::s3::continuation::marker_of_token;
 use crate::s3::headers::strip_aws_chunked;
@@ -62,7 +62,7 @@ pub fn request(
         requested.operation.upstream_method(),
         *permit.listing_page() == ListingPage::Folder,
     ) else {
-        return Err(internal(
+        return Err(S3Error::internal(
             "an operation that is served here reached the rewriting",
         ));
     };
@@ -256,7 +256,6 @@ fn target(path: &str, query: &Pairs) -> String {
     target
 }
 
-/// An endpoint's text for this bucket.
 /// The host of the bucket of `grant` at COS, with its port if the endpoint has one.
 pub(crate) fn authority(upstream: &Upstream, grant: &Grant) -> String {
     fill(&upstream.endpoint.authority, grant)
@@ -320,11 +319,11 @@ fn check_source_region(
     let EndpointTemplate {
         authority, path, ..
     } = &upstream.endpoint;
-    let names_region = authority.contains("{region}") || path.contains("{region}");
+    let names_region = || authority.contains("{region}") || path.contains("{region}");
     let elsewhere = permit
         .source()
         .is_some_and(|source| source.region != target.region);
-    if upstream.signature == UpstreamSignature::S3 && names_region && elsewhere {
+    if upstream.signature == UpstreamSignature::S3 && elsewhere && names_region() {
         return Err(S3Error::new(
             Code::NotImplemented,
             "A copy from a bucket in another region cannot be expressed in S3's terms to COS: set [upstream] \
@@ -357,16 +356,8 @@ fn copy_source(permit: &Permit<'_, '_>, upstream: &Upstream) -> Option<(&'static
 }
 
 fn value(text: &str) -> Result<HeaderValue, S3Error> {
-    HeaderValue::try_from(text).map_err(|_| internal("an endpoint that is no header value"))
-}
-
-pub(super) fn internal(detail: &str) -> S3Error {
-    S3Error::new(
-        Code::InternalError,
-        "We encountered an internal error. Please try again.",
-    )
-    .fault(Fault::Proxy)
-    .detail(detail)
+    HeaderValue::try_from(text)
+        .map_err(|_| S3Error::internal("an endpoint that is no header value"))
 }
 
 #[cfg(test)]

@@ -161,14 +161,24 @@ impl CopySource {
 /// that a server may ignore (RFC 9110 section 7.8): Java's client and curl make it with each request.
 pub(crate) fn check_framing(head: &Parts) -> Result<(), S3Error> {
     let refuse = |message: &'static str| Err(S3Error::new(Code::InvalidRequest, message).close());
-    let count = |name| values_of(&head.headers, name).count();
-    if count(header::HOST) != 1 {
+    let (mut hosts, mut lengths, mut codings, mut expectations) = (0, 0, 0, 0);
+    let mut continues = true;
+    for (name, value) in &head.headers {
+        match *name {
+            header::HOST => hosts += 1,
+            header::CONTENT_LENGTH => lengths += 1,
+            header::TRANSFER_ENCODING => codings += 1,
+            header::EXPECT => {
+                expectations += 1;
+                continues &= value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+            }
+            _ => {}
+        }
+    }
+    if hosts != 1 {
         return refuse("A request has exactly one Host header.");
     }
-    match (
-        count(header::CONTENT_LENGTH),
-        count(header::TRANSFER_ENCODING),
-    ) {
+    match (lengths, codings) {
         (0, 0) => {}
         (1, 0) if content_length(head).is_some() => {}
         (0, 1) if is_chunked(head) => {}
@@ -176,8 +186,7 @@ pub(crate) fn check_framing(head: &Parts) -> Result<(), S3Error> {
         (_, 0) => return refuse("Content-Length must be given once, as a number of bytes."),
         _ => return refuse("A request has Content-Length or Transfer-Encoding, not both."),
     }
-    let is_continue = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if count(header::EXPECT) > 1 || !values_of(&head.headers, header::EXPECT).all(is_continue) {
+    if expectations > 1 || !continues {
         return Err(S3Error::new(
             Code::ExpectationFailed,
             "Only Expect: 100-continue can be met.",

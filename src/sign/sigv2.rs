@@ -30,7 +30,8 @@ const CONTENT_MD5: &str = "content-md5";
 const EXPIRES_DIGITS: usize = 12;
 
 /// The parameters that the canonicalized resource holds, in its order: AWS's list, and the
-/// sub-resources of botocore's that select an operation.
+/// sub-resources of botocore's that select an operation. Clients sign with this list, whatever
+/// cosgate supports, so it is not derived from the table of operations.
 const SUB_RESOURCES: [&str; 37] = [
     "accelerate",
     "acl",

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, Mac};
-use http::{HeaderMap, HeaderValue};
-use memchr::memchr;
+use http::HeaderMap;
+use memchr::memchr2;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -115,14 +115,24 @@ impl fmt::Debug for SigningKey {
 
 /// The headers that a signature covers: sorted by name, and several values of one name in their order.
 #[derive(Clone, Debug)]
-pub struct SignedHeaders<'a>(Vec<(&'a str, &'a HeaderValue)>);
+pub struct SignedHeaders<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> SignedHeaders<'a> {
-    /// Those of `headers` whose names (lower case) `is_signed` chooses.
+    /// Those of `headers` whose names (lower case) `is_signed` chooses. A value that is not UTF-8 counts as
+    /// empty: no such header goes to COS.
     pub fn of(headers: &'a HeaderMap, is_signed: impl Fn(&str) -> bool) -> Self {
         let mut chosen = Vec::with_capacity(headers.len());
-        let named = headers.iter().map(|(name, value)| (name.as_str(), value));
-        chosen.extend(named.filter(|(name, _)| is_signed(name)));
+        for (name, value) in headers {
+            if is_signed(name.as_str()) {
+                let value = std::str::from_utf8(value.as_bytes());
+                chosen.push((name.as_str(), value.unwrap_or_default()));
+            }
+        }
+        Self::sorted(chosen)
+    }
+
+    /// Those with these names and values, in the order of the request.
+    pub(super) fn sorted(mut chosen: Vec<(&'a str, &'a str)>) -> Self {
         chosen.sort_by_key(|(name, _)| *name); // stable: the values of a name stay in order
         Self(chosen)
     }
@@ -131,11 +141,6 @@ impl<'a> SignedHeaders<'a> {
     pub fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
         let names = self.0.iter().map(|(name, _)| *name).enumerate();
         names.filter_map(|(index, name)| (!self.is_repeated(index, name)).then_some(name))
-    }
-
-    /// All values.
-    pub(super) fn values(&self) -> impl Iterator<Item = &'a HeaderValue> + '_ {
-        self.0.iter().map(|(_, value)| *value)
     }
 
     /// Whether the header before the one at `index` has the same `name`.
@@ -307,13 +312,11 @@ fn push_query(out: &mut String, query: &[(Cow<'_, str>, Cow<'_, str>)]) {
 }
 
 /// A value: outer spaces go and inner runs become one space.
-fn push_value(out: &mut String, value: &HeaderValue) {
-    // A value that is not UTF-8 is refused in `signed_headers`, so nothing is lost here.
-    let value = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
-    let value = value.trim_matches([' ', '\t']);
-    if memchr(b' ', value.as_bytes()).is_none() {
+fn push_value(out: &mut String, value: &str) {
+    if memchr2(b' ', b'\t', value.as_bytes()).is_none() {
         return out.push_str(value);
     }
+    let value = value.trim_matches([' ', '\t']);
     for (index, word) in value.split(' ').filter(|word| !word.is_empty()).enumerate() {
         if index > 0 {
             out.push(' ');
@@ -330,7 +333,7 @@ fn push_all(out: &mut String, parts: &[&str]) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 

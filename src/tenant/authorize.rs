@@ -1,4 +1,5 @@
-//! May they: [`Authenticated::authorize`] is the only maker of a [`Permit`].
+//! Authorization: [`Authenticated::authorize`] checks a request against the caller's grants. It is the only maker of a
+//! [`Permit`].
 
 use std::borrow::Cow;
 
@@ -79,7 +80,7 @@ impl<'t, 'r> Permit<'t, 'r> {
         self.source
     }
 
-    /// Whether COS gets the request, where cosgate could serve it by itself too.
+    /// Whether the request goes to COS. If not, cosgate responds itself.
     pub(crate) fn reaches_cos(&self) -> bool {
         self.reaches_cos
     }
@@ -106,8 +107,8 @@ impl<'t, 'r> Permit<'t, 'r> {
         })
     }
 
-    /// The real bucket that the caller calls `alias`, where COS may write the logs of the one that the
-    /// request names: they are in one region (436/17054), and the caller may write to all of it itself.
+    /// The real name of the bucket `alias`, as a target for the logs of the requested one. Both must be in one region
+    /// (436/17054), and the caller must have write access to all of the target.
     pub(crate) fn log_bucket(&self, alias: &str) -> Option<String> {
         let action = Operation::PutObject.action();
         let target = self.tenant.grant(alias)?;
@@ -115,9 +116,8 @@ impl<'t, 'r> Permit<'t, 'r> {
         (is_near && target.allows_everywhere(action)).then(|| target.bucket.clone())
     }
 
-    /// What the caller calls a real bucket, if it has all of that, in `region` or the one of the bucket that
-    /// the request names. Of several names the one in the request comes first, so that what is read can be
-    /// sent back.
+    /// The caller's name for a real bucket in `region` (else in the requested bucket's region), if the caller has all of
+    /// that bucket. The name in the request comes first, so that a client can send back what it read.
     pub(crate) fn alias_of(&self, region: Option<&str>, bucket: &str) -> Option<String> {
         let region = region.or_else(|| self.grant.map(|grant| &*grant.region))?;
         let mut own = (self.grant.into_iter()).chain(self.tenant.reached());
@@ -156,7 +156,7 @@ fn judge(grant: &Grant, requested: &S3Request<'_>) -> Result<ListingPage, S3Erro
             }
         }
         Target::RealKey => {
-            check_action(grant, action).map_err(|denied| afterthought(requested, denied))?;
+            check_action(grant, action).map_err(|denied| acl_refusal(requested, denied))?;
             check_real(grant)?;
             check_own_key(grant, requested)?;
         }
@@ -228,9 +228,9 @@ fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
     ))
 }
 
-/// s3cmd sets an object's ACL after it has copied it. The copy has succeeded for it only if the store has no
-/// ACLs (501): every other refusal is an error to it.
-fn afterthought(requested: &S3Request<'_>, denied: S3Error) -> S3Error {
+/// The refusal of a change of an ACL. s3cmd sets an ACL after each copy, and reports the copy as failed on any refusal
+/// except 501.
+fn acl_refusal(requested: &S3Request<'_>, denied: S3Error) -> S3Error {
     if requested.operation != Operation::PutObjectAcl {
         return denied;
     }
@@ -300,8 +300,8 @@ fn check_covered<'k>(grant: &Grant, key: Option<&'k str>) -> Result<&'k str, S3E
     })
 }
 
-/// Whether it is the HEAD of a folder that is not the caller's and leads to one that is. Its name without
-/// the slash is 404 to who may list it, as in S3: at a 403 s3fs looks no further and takes it for a file.
+/// Whether this is the HEAD of a folder that leads to a granted one. Its name without the slash gets 404, as in S3:
+/// after a 403, s3fs takes the name for a file.
 fn leads_to_own(grant: &Grant, requested: &S3Request<'_>) -> Result<bool, S3Error> {
     let key = requested.key.as_ref().map_or("", ObjectKey::as_str);
     if !is_head_of_latest(requested) || grant.covers(key) {
@@ -366,7 +366,7 @@ fn check_key(
     Err(S3Error::new(
         Code::KeyTooLongError,
         format!(
-            "The key has {} bytes; bucket {} takes {}.",
+            "The key has {} bytes. Bucket {} accepts at most {}.",
             key.len(),
             grant.name,
             MAX_KEY_BYTES.saturating_sub(grant.root.len())
@@ -385,7 +385,7 @@ fn room_for(grant: &Grant, key: &str) -> bool {
     grant.root.len() + key.len() <= MAX_KEY_BYTES
 }
 
-/// The grant that a copy reads from: read there, besides write here.
+/// The grant that a copy reads from. The caller needs read access there, in addition to write access to the target.
 fn copy_source<'t>(
     tenant: &'t Tenant,
     requested: &S3Request<'_>,

@@ -56,6 +56,11 @@ impl Tenant {
         }
     }
 
+    /// Whether nothing limits it: then nobody need read the clock for [`Tenant::limits`].
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.limits.is_none()
+    }
+
     /// Its limits; `now` is the time since any fixed moment.
     pub fn limits(&self, now: Duration) -> Option<Arc<Limits>> {
         Some(match self.limits.as_ref()? {

@@ -64,9 +64,9 @@ pub enum Direction {
 /// Why a request has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limited {
-    /// The tenant has as many requests under way as it may.
+    /// The tenant has reached its limit of concurrent requests.
     Concurrency,
-    /// It has sent as many as it may; the next may come after this long.
+    /// It has reached its rate of requests; the next may come after this time.
     Rate(Duration),
 }
 
@@ -220,7 +220,7 @@ impl Limits {
         }
     }
 
-    /// Whether nothing is under way and everything is paid for: then they are as new.
+    /// Whether nothing is in flight and everything is paid for: then they are as new.
     pub(super) fn is_at_rest(&self, now: Duration) -> bool {
         let is_idle = |count: &Concurrent| count.now.load(Ordering::Relaxed) == 0;
         let rates = [&self.requests, &self.upload, &self.download];
@@ -295,7 +295,7 @@ impl From<Limited> for S3Error {
                 TenantLimit::Concurrency,
             ),
             Limited::Rate(wait) => (
-                "You send requests faster than you may; slow down.",
+                "Request rate limit reached. Retry after the time in Retry-After.",
                 wait,
                 TenantLimit::Rate,
             ),

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 /// Units that were leased and not used for so long are given up.
 const LEASE_LIFE: Duration = Duration::from_secs(1);
-/// Between two calls for one rate of which nothing is left. A lease has what the rate gives in this time:
-/// so much a replica may hold and not use.
-const CALL_GAP: Duration = Duration::from_millis(10);
+/// The shortest time between two calls for an exhausted rate. A lease has the units of this time, so that a replica
+/// wastes no more than these.
+const LEASE_GAP: Duration = Duration::from_millis(10);
 /// The gap is no longer than this part of the credit: what the store cannot keep so long would be lost.
 const PARTS_OF_CREDIT: u32 = 8;
 /// The longest debt that the store keeps, and the longest wait that it can cause: a clock of the store that was set
@@ -37,7 +37,7 @@ pub trait RateAccount: Send + Sync {
     /// The call to make now.
     fn next_call(&self) -> AccountCall<'_>;
 
-    /// The store has given so many units. Until there is credit for one more it takes `wait`.
+    /// The store gave `units`. It has credit for one more after `wait`.
     fn succeeded(&self, now: Duration, units: u64, wait: Duration);
 
     /// The store has not responded.
@@ -57,7 +57,7 @@ pub struct AccountCall<'a> {
     pub units: u64,
     /// Whether they are all taken, with or without credit; otherwise no more than there is credit for.
     pub may_owe: bool,
-    /// No account is further ahead of time than this before the call.
+    /// The store cuts a debt that is longer than this before it makes the call.
     pub longest_debt: Duration,
 }
 
@@ -97,7 +97,7 @@ struct HeldLease {
     ends: Duration,
     /// The store is not called before this: it has no more.
     call_at: Duration,
-    is_called: bool,
+    is_call_in_flight: bool,
     waiting: Vec<Waker>,
 }
 
@@ -118,7 +118,7 @@ struct Bill {
     /// What all replicas have used is paid for at this time.
     paid_at: Duration,
     call_at: Duration,
-    is_called: bool,
+    is_call_in_flight: bool,
 }
 
 impl Terms {
@@ -128,7 +128,7 @@ impl Terms {
             account: sharing.store.account_name(sharing.owner, counted),
             per_second,
             credit,
-            gap: CALL_GAP.min(credit / PARTS_OF_CREDIT),
+            gap: LEASE_GAP.min(credit / PARTS_OF_CREDIT),
         }
     }
 
@@ -185,10 +185,10 @@ impl LeasedRate {
             if !closed_for.is_zero() {
                 return Poll::Ready(Err(closed_for));
             }
-            lease.waiting.push(waker.clone()); // until the call that is in flight then ends
+            lease.waiting.push(waker.clone()); // woken when the call ends
         }
         let is_low = lease.units < self.batch / 2 || taken.is_none();
-        if is_low && closed_for.is_zero() && !mem::replace(&mut lease.is_called, true) {
+        if is_low && closed_for.is_zero() && !mem::replace(&mut lease.is_call_in_flight, true) {
             drop(lease);
             self.terms
                 .store
@@ -210,7 +210,7 @@ impl RateAccount for LeasedRate {
 
     fn succeeded(&self, now: Duration, units: u64, wait: Duration) {
         let mut lease = self.lease();
-        lease.is_called = false;
+        lease.is_call_in_flight = false;
         lease.units = lease.units.saturating_add(units);
         lease.ends = now + LEASE_LIFE;
         lease.call_at = if wait.is_zero() {
@@ -225,7 +225,7 @@ impl RateAccount for LeasedRate {
 
     fn failed(&self) {
         let mut lease = self.lease();
-        lease.is_called = false;
+        lease.is_call_in_flight = false;
         let waiting = mem::take(&mut lease.waiting);
         drop(lease);
         waiting.into_iter().for_each(Waker::wake);
@@ -256,7 +256,7 @@ impl ChargedRate {
         bill.unpaid = bill.unpaid.saturating_add(units);
         let wait = bill.paid_at.saturating_sub(now);
         let is_due = bill.unpaid > 0 && now >= bill.call_at;
-        if is_due && !mem::replace(&mut bill.is_called, true) {
+        if is_due && !mem::replace(&mut bill.is_call_in_flight, true) {
             drop(bill);
             self.terms
                 .store
@@ -284,7 +284,7 @@ impl RateAccount for ChargedRate {
 
     fn succeeded(&self, now: Duration, _: u64, wait: Duration) {
         let mut bill = self.bill();
-        bill.is_called = false;
+        bill.is_call_in_flight = false;
         bill.unpaid = bill.unpaid.saturating_sub(mem::take(&mut bill.in_call));
         bill.paid_at = now + wait.min(LONGEST_DEBT);
         bill.call_at = now + self.terms.gap;

@@ -52,26 +52,28 @@ impl WireLine {
         self.length == 1
     }
 
-    /// Its start, in lower case, and filled up with NUL.
+    /// Its start, in lower case.
     pub(crate) fn start(&self) -> &[u8] {
-        &self.start
+        self.start.get(..self.length).unwrap_or(&self.start)
     }
 
     /// The name and the value of the field that it is, the value without the white space around it. A
     /// value that is too long to be kept is empty. Where the name is too long, both are.
     pub(crate) fn field(&self) -> (&[u8], &[u8]) {
-        let Some(colon) = memchr(b':', &self.start) else {
+        let start = self.start();
+        let Some(colon) = memchr(b':', start) else {
             return (&[], &[]);
         };
-        let (name, value) = self.start.split_at(colon);
+        let (name, value) = start.split_at(colon);
         (name, self.whole(value.get(1..).unwrap_or_default()))
     }
 
     /// What stands before the first `;` or the end: the size of a chunk.
     pub(crate) fn before_semicolon(&self) -> &[u8] {
-        match memchr(b';', &self.start) {
-            Some(end) => trim(self.start.get(..end).unwrap_or_default()),
-            None => self.whole(&self.start),
+        let start = self.start();
+        match memchr(b';', start) {
+            Some(end) => trim(start.get(..end).unwrap_or_default()),
+            None => self.whole(start),
         }
     }
 
@@ -84,7 +86,7 @@ impl WireLine {
 }
 
 fn trim(bytes: &[u8]) -> &[u8] {
-    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | 0);
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
     let Some(first) = bytes.iter().position(|byte| !is_blank(byte)) else {
         return &[];
     };

@@ -229,7 +229,8 @@ impl StreamState {
         &self.core
     }
 
-    /// The phase, and since when.
+    /// The phase, and since when. A connection that is busy has no limit of its own, so that nobody reads the clock
+    /// when it begins to be.
     pub(crate) fn phase(&self) -> (Phase, Instant) {
         (self.phase.get(), self.since.get())
     }
@@ -255,11 +256,12 @@ impl StreamState {
                 }
             }
         }
+        self.phase.set(phase);
         if phase == Phase::Busy {
             self.begun.set(self.begun.get() + 1);
+        } else {
+            self.since.set(Instant::now());
         }
-        self.phase.set(phase);
-        self.since.set(Instant::now());
     }
 
     pub(super) fn count_read(&self, n: u64) {

@@ -38,8 +38,7 @@ pub(crate) struct ConnectionPool {
     metrics: Arc<CoreMetrics>,
 }
 
-/// The connections to one authority that wait for their next requests. Those in use know it, so that they find their
-/// way back without a look at the authority.
+/// The idle connections to one authority. A leased connection holds its queue, so that its return needs no lookup.
 type IdleQueue = RefCell<VecDeque<IdleConnection>>;
 
 /// A connection that waits for its next request.
@@ -47,6 +46,12 @@ type IdleQueue = RefCell<VecDeque<IdleConnection>>;
 struct IdleConnection {
     connection: PooledConnection,
     since: Instant,
+}
+
+impl IdleConnection {
+    fn is_fresh(&self, now: Instant, limit: Duration) -> bool {
+        now - self.since < limit
+    }
 }
 
 /// A connection, and the task that drives it.
@@ -123,10 +128,15 @@ impl ConnectionPool {
     ) -> Result<(http::Response<Incoming>, Box<LeasedConnection>), SendFailure> {
         let idle = self.idle_queue(authority);
         loop {
-            let (mut connection, reused) = match self.take_idle(&idle) {
-                Some(connection) => (connection, true),
+            let now = Instant::now();
+            let idle_connection = self.take_idle(&idle, now);
+            let reused = idle_connection.is_some();
+            let (mut connection, begun) = if let Some(connection) = idle_connection {
+                (connection, now)
+            } else {
                 // Boxed, as are the other rare waits: each would make every request's future larger.
-                None => (Box::pin(self.connect(authority)).await?, false),
+                let connection = Box::pin(self.connect(authority)).await?;
+                (connection, Instant::now())
             };
             body.goes_to(&connection.stream_state);
             let mut lease = Box::new(LeasedConnection {
@@ -143,7 +153,7 @@ impl ConnectionPool {
             connection.expectation.expect(kind);
             let sent = {
                 let response = pin!(connection.sender.try_send_request(request));
-                self.await_head(response, body, &connection.stream_state)
+                self.await_head(response, body, &connection.stream_state, begun)
                     .await
             };
             let fault = connection.expectation.fault();
@@ -160,8 +170,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Waits for the head until `head_timeout` after the connection took the last byte of the request.
-    /// While a body is being sent, its pace is the limit.
+    /// Waits for the head until `head_timeout` after the connection took the last byte of the request, which it
+    /// began to take at `begun`. While a body is being sent, its pace is the limit.
     async fn await_head(
         &self,
         mut response: Pin<
@@ -174,8 +184,8 @@ impl ConnectionPool {
         >,
         body: &body::RequestBody,
         stream_state: &StreamState,
+        begun: Instant,
     ) -> Result<http::Response<Incoming>, AwaitFailure> {
-        let begun = Instant::now();
         let mut end = begun + self.limits.head_timeout;
         loop {
             tokio::select! {
@@ -209,12 +219,11 @@ impl ConnectionPool {
     }
 
     /// The usable connection of `idle` that was used last.
-    fn take_idle(&self, idle: &IdleQueue) -> Option<PooledConnection> {
+    fn take_idle(&self, idle: &IdleQueue, now: Instant) -> Option<PooledConnection> {
         let mut queue = idle.borrow_mut();
-        let now = Instant::now();
-        let is_good = |i: &IdleConnection| {
-            i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout
-        };
+        let limit = self.limits.idle_timeout;
+        let is_good =
+            |idle: &IdleConnection| idle.is_fresh(now, limit) && idle.connection.sender.is_ready();
         let newest = queue.iter().rposition(is_good)?;
         self.metrics.count(Event::UpstreamReused);
         queue.remove(newest).map(|i| i.connection)
@@ -268,8 +277,8 @@ impl ConnectionPool {
         let now = Instant::now();
         self.idle.borrow_mut().retain(|_, queue| {
             let mut idle = queue.borrow_mut();
-            idle.retain(|i| {
-                now - i.since < self.limits.idle_timeout && !i.connection.sender.is_closed()
+            idle.retain(|idle| {
+                idle.is_fresh(now, self.limits.idle_timeout) && !idle.connection.sender.is_closed()
             });
             !idle.is_empty() || Rc::strong_count(queue) > 1
         });

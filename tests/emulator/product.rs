@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cosgate::emulator::{Emulator, EmulatorAccount, EmulatorConfig, EmulatorRole, Fsync};
@@ -374,6 +374,7 @@ impl Drop for Killed {
 
 #[test]
 fn kill_loses_no_acknowledged_write() {
+    const ROUND: usize = 20;
     let data = tempfile::tempdir().unwrap();
     let content = |key: &str| format!("{key} ").repeat(2000);
     let mut acknowledged: Vec<String> = Vec::new();
@@ -390,11 +391,11 @@ fn kill_loses_no_acknowledged_write() {
             get.send(cos).text() == content(key)
         });
         assert_eq!(kept.count(), acknowledged.len());
-        let stopped = AtomicBool::new(false);
+        let (stopped, stored) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             let writers: Vec<_> = (0..3)
                 .map(|writer| {
-                    let stopped = &stopped;
+                    let (stopped, stored) = (&stopped, &stored);
                     scope.spawn(move || {
                         let mut done = Vec::new();
                         for number in 0.. {
@@ -409,7 +410,10 @@ fn kill_loses_no_acknowledged_write() {
                                 Err(_) => break,
                             }
                             match put.try_send(cos) {
-                                Some(reply) if reply.status == 200 => done.push(key),
+                                Some(reply) if reply.status == 200 => {
+                                    stored.fetch_add(1, Ordering::Relaxed);
+                                    done.push(key);
+                                }
                                 _ => break,
                             }
                         }
@@ -417,7 +421,13 @@ fn kill_loses_no_acknowledged_write() {
                     })
                 })
                 .collect();
-            std::thread::sleep(Duration::from_millis(150));
+            // Until each writer is busy, however slow the machine is.
+            for _ in 0..2000 {
+                if stored.load(Ordering::Relaxed) >= ROUND {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
             drop(emulator);
             stopped.store(true, Ordering::Relaxed);
             let done = writers
@@ -426,7 +436,7 @@ fn kill_loses_no_acknowledged_write() {
             acknowledged.extend(done);
         });
     }
-    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
+    assert!(acknowledged.len() >= 4 * ROUND, "{}", acknowledged.len());
 }
 
 #[test]

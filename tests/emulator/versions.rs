@@ -129,6 +129,12 @@ fn keeps_no_versions_without_versioning() {
         send(&emulator, "GET", "/k?versionId=abc").refusal(),
         (404, "NoSuchVersion".into())
     );
+    for version in ["", "?versionId=null"] {
+        let source = format!("/{BUCKET}/k{version}");
+        let onto_itself = TestRequest::new("PUT", "/k").header("x-amz-copy-source", &source);
+        let reply = onto_itself.s3(&account()).send(emulator.cos_addr());
+        assert_eq!(reply.refusal(), (400, "InvalidRequest".into()), "{version}");
+    }
     let deleted = send(&emulator, "DELETE", "/k");
     assert_eq!((deleted.status, deleted.header(MARKER)), (204, None));
     assert!(listed(&emulator, 10).is_empty());

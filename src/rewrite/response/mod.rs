@@ -45,6 +45,9 @@ pub(crate) fn response_headers(
             passing = passing_name(name, rewritten);
         }
         match &passing {
+            Some(Passing::Plain(name)) => {
+                client.append(name.clone(), value);
+            }
             Some(Passing::Cos(name)) => append(&mut client, name, value),
             Some(Passing::S3(name)) => in_s3_words.push((name.clone(), value)),
             None => {}
@@ -59,7 +62,7 @@ pub(crate) fn response_headers(
 
 /// Adds one value to the client's headers, as S3 says it. One request has one id.
 fn append(client: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
-    if name == REQUEST_ID && client.contains_key(name) {
+    if *name == REQUEST_ID && client.contains_key(name) {
         return;
     }
     if let Some(value) = s3_value(name, value) {
@@ -106,34 +109,41 @@ pub(crate) fn delete_result(result: &mut xml::DeleteResult, grant: &Grant) -> Re
     Ok(())
 }
 
-/// Headers that pass as they are. `x-cos-*` here have no S3 counterpart, and
-/// `x-cos-hash-crc64ecma` is not AWS's CRC-64.
-static PLAIN: [HeaderName; 18] = [
-    header::ACCEPT_RANGES,
-    header::CACHE_CONTROL,
-    header::CONTENT_DISPOSITION,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LANGUAGE,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::ETAG,
-    header::EXPIRES,
-    header::LAST_MODIFIED,
-    header::VARY,
+/// Whether the header `name` passes as it is. Those of COS are in [`OF_COS`].
+fn is_plain(name: &str) -> bool {
+    matches!(
+        name,
+        "accept-ranges"
+            | "cache-control"
+            | "content-disposition"
+            | "content-encoding"
+            | "content-language"
+            | "content-length"
+            | "content-range"
+            | "content-type"
+            | "etag"
+            | "expires"
+            | "last-modified"
+            | "vary"
+    )
+}
+
+/// Headers of COS that pass as they are. They have no S3 counterpart, and `x-cos-hash-crc64ecma` is not AWS's CRC-64.
+static OF_COS: [HeaderName; 5] = [
     HeaderName::from_static("x-cos-force-download"),
     HeaderName::from_static("x-cos-hash-crc32c"),
     HeaderName::from_static("x-cos-hash-crc64ecma"),
     HeaderName::from_static("x-cos-next-append-position"),
     HeaderName::from_static("x-cos-object-type"),
-    HeaderName::from_static(REQUEST_ID),
 ];
 
 const COS: &str = "x-cos-";
 
 const AMZ: &str = "x-amz-";
 
-const REQUEST_ID: &str = "x-cos-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-id");
+
+const ID_2: HeaderName = HeaderName::from_static("x-amz-id-2");
 
 /// What follows `x-cos-` or `x-amz-` in a response and is S3's own too. What names something of the
 /// operator's account is not here: `abort-rule-id` (a lifecycle rule), `bucket-region` (where the real
@@ -164,6 +174,8 @@ const OWN_HEADERS: usize = 2;
 
 /// A header of COS's that passes, under the name that the client gets, by the words that COS reported it in.
 enum Passing {
+    /// The same words in both.
+    Plain(HeaderName),
     Cos(HeaderName),
     S3(HeaderName),
 }
@@ -172,13 +184,15 @@ enum Passing {
 /// `x-amz-request-id`, and support requests theirs.
 fn passing_name(name: HeaderName, rewritten: bool) -> Option<Passing> {
     let text = name.as_str();
-    // Names of the program's own are cloned without an allocation. The length alone tells most of them apart.
-    let is_same = |plain: &&HeaderName| plain.as_str().len() == text.len() && **plain == name;
-    if let Some(plain) = PLAIN.iter().find(is_same) {
-        let is_changed = rewritten && *plain == header::CONTENT_LENGTH;
-        return (!is_changed).then(|| Passing::Cos(plain.clone()));
+    if is_plain(text) {
+        let is_changed = rewritten && name == header::CONTENT_LENGTH;
+        return (!is_changed).then_some(Passing::Plain(name));
     }
     if let Some(suffix) = text.strip_prefix(COS) {
+        // Names of the program's own are cloned without an allocation.
+        if let Some(same) = OF_COS.iter().find(|same| **same == name) {
+            return Some(Passing::Plain(same.clone()));
+        }
         return match s3_name(suffix) {
             Some(known) => Some(Passing::Cos(known)),
             None if suffix.starts_with("meta-") => HeaderName::try_from(format!("{AMZ}{suffix}"))
@@ -198,8 +212,8 @@ fn passing_name(name: HeaderName, rewritten: bool) -> Option<Passing> {
 /// The client's name of what COS calls `x-cos-{suffix}` or `x-amz-{suffix}`, if it is no metadata.
 fn s3_name(suffix: &str) -> Option<HeaderName> {
     match suffix {
-        "request-id" => Some(HeaderName::from_static(REQUEST_ID)),
-        "id-2" | "trace-id" => Some(HeaderName::from_static("x-amz-id-2")),
+        "request-id" => Some(REQUEST_ID),
+        "id-2" | "trace-id" => Some(ID_2),
         _ => {
             let same = |name: &&HeaderName| name.as_str().strip_prefix(AMZ) == Some(suffix);
             SHARED.iter().find(same).cloned()

@@ -3,7 +3,7 @@
 use http::header::{CONTENT_ENCODING, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{denied, invalid, values_of};
+use super::{denied, invalid};
 use crate::error::{Code, S3Error};
 use crate::s3::request::MAX_OBJECT_BYTES;
 
@@ -46,9 +46,8 @@ static OWNERS: [HeaderName; 2] = [
 /// Holds `x-amz-expected-bucket-owner` and `x-amz-source-expected-bucket-owner` against `owner`, the id
 /// that listings report: the tenant's name. All buckets that a tenant can name are its own.
 pub(crate) fn check_owners(headers: &HeaderMap, owner: &str) -> Result<(), S3Error> {
-    for name in &OWNERS {
-        let mut expected = values_of(headers, name.clone());
-        if expected.any(|expected| expected.as_bytes() != owner.as_bytes()) {
+    for (name, expected) in headers {
+        if OWNERS.contains(name) && expected.as_bytes() != owner.as_bytes() {
             return Err(denied(format!(
                 "The bucket's owner is not the one in {name}. Send the owner id that ListBuckets reports, \
                  or remove the header."

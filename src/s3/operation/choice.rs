@@ -151,14 +151,14 @@ fn select(
             && row.method == method_name
             && (row.selectors == selectors || is_part_read(row, selectors))
     };
-    let rows = Operation::ALL.iter().zip(ROWS);
-    let mut fitting = rows.filter_map(|(operation, row)| fits(row).then_some(*operation));
+    let fitting = || {
+        let rows = Operation::ALL.iter().zip(ROWS);
+        rows.filter_map(|(operation, row)| fits(row).then_some((*operation, row.is_copy)))
+    };
     // A copy has the form of an upload, but for its header.
-    match (fitting.next(), fitting.next()) {
-        (Some(one), None) => return Ok(one),
-        (Some(one), Some(_)) if one.row().is_copy == copies => return Ok(one),
-        (Some(_), Some(other)) => return Ok(other),
-        (None, _) => {}
+    let exact = fitting().find(|(_, is_copy)| *is_copy == copies);
+    if let Some((operation, _)) = exact.or_else(|| fitting().next()) {
+        return Ok(operation);
     }
     Err(match (scope, method.as_str(), selectors) {
         (Resource::Bucket, "DELETE", []) => denied("Buckets cannot be deleted here."),

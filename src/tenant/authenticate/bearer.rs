@@ -49,9 +49,13 @@ impl Proof {
 /// The token in the `Authorization` header, if it is of this kind. The scheme's case does not matter
 /// (RFC 9110 section 11.1).
 pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case("bearer ").then_some(token)
+    const SCHEME: &[u8] = b"bearer ";
+    let value = headers.get(AUTHORIZATION)?;
+    let scheme = value.as_bytes().get(..SCHEME.len())?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) {
+        return None;
+    }
+    value.to_str().ok()?.get(SCHEME.len()..)
 }
 
 /// Whether a token that was refused with `error` may pass with newer keys of its provider.

@@ -117,7 +117,8 @@ pub struct Authenticated {
     tenant: Arc<Tenant>,
     identity: Identity,
     payload: Mode,
-    chunks: Option<ChunkSignatures>,
+    /// Boxed, so that a caller is small: few bodies have them.
+    chunks: Option<Box<ChunkSignatures>>,
 }
 
 /// A caller whose proof is good. It may do nothing yet: only [`Tenants::admit`] makes an
@@ -383,7 +384,7 @@ impl Tenants {
         connection: Connection,
         now: Timestamp,
     ) -> Result<Identified, S3Error> {
-        let caller = self.proven(head, requested, connection, now);
+        let caller = self.choose_tenant(head, requested, connection, now);
         caller.map(Identified)
     }
 
@@ -423,7 +424,9 @@ impl Tenants {
         self.admissions.is_proxy(peer)
     }
 
-    fn proven(
+    /// Chooses the tenant by the first proof in the request: COS's own signature, a bearer token, SigV4, a URL of
+    /// version 2, and at last the connection.
+    fn choose_tenant(
         &self,
         head: &Parts,
         requested: &S3Request<'_>,
@@ -557,7 +560,7 @@ impl Authenticated {
 
     /// The chain of chunk signatures, where the body has one.
     pub(crate) fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
-        self.chunks.as_ref()
+        self.chunks.as_deref()
     }
 }
 

@@ -69,7 +69,9 @@ impl Tenants {
             chunks: chained.then(|| {
                 let signing_key = key.signing_key(&claim.scope);
                 let amz_date = claim.time.amz();
-                ChunkSignatures::new(signing_key, &amz_date, &claim.scope, claim.signature())
+                let signature = claim.signature();
+                let chain = ChunkSignatures::new(signing_key, &amz_date, &claim.scope, signature);
+                Box::new(chain)
             }),
         })
     }

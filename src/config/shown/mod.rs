@@ -3,6 +3,9 @@
 //!
 //! Each table is taken apart field by field, so that a new key does not compile before it is here.
 
+mod callers;
+mod issuers;
+
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::Path;
@@ -10,16 +13,16 @@ use std::path::Path;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-use super::cors::CorsRule;
+use self::callers::{identity_keys, template_keys, tenant_keys};
+use self::issuers::issuer_keys;
 use super::endpoint::EndpointTemplate;
 use super::given_secret::GivenSecret;
 use super::grammar::spell;
 use super::log::{AccessFormat, LogConfig, ProgramFormat};
 use super::model::{
-    AccessKey, Admission, BaseKey, ClientAuth, Config, GivenKey, Grant, IdentityProviderConfig,
-    Issuer, IssuerKind, Jwks, KeyCommand, ReadyPart, RevokedSessions, Role, Server, ServerLimits,
-    ServerTls, SharedCache, StoredCheck, Sts, TemplateConfig, TenantConfig, TenantLimits, Upstream,
-    UpstreamLimits, UpstreamSignature, Vend, WebIdentity,
+    ClientAuth, Config, IdentityProviderConfig, Issuer, ReadyPart, Server, ServerLimits, ServerTls,
+    SharedCache, StoredCheck, Sts, TemplateConfig, TenantConfig, Upstream, UpstreamLimits,
+    UpstreamSignature,
 };
 use super::named_file::FileKind;
 use super::traces::{CollectorConfig, TracesConfig};
@@ -427,277 +430,6 @@ fn include(config: &Config) -> Value {
     json!({ "number_of_files": included.count() })
 }
 
-fn issuer_keys(config: &Config, issuer: &Issuer) -> Value {
-    let Issuer {
-        name: _,
-        kind,
-        rate,
-    } = issuer;
-    let keys = match kind {
-        IssuerKind::AssumeRole { base, role } => merged([
-            json!({ "kind": "assume-role" }),
-            base_key(config, base),
-            role_keys(role),
-        ]),
-        IssuerKind::Federation { base, duration } => merged([
-            json!({ "kind": "federation", "duration": spell(*duration) }),
-            base_key(config, base),
-        ]),
-        IssuerKind::Static(key) => return merged([json!({ "kind": "static" }), given_key(key)]),
-        IssuerKind::WebIdentity(WebIdentity {
-            provider_id,
-            token_file,
-            role_arn,
-            session_name,
-            duration,
-        }) => json!({
-            "kind": "web-identity",
-            "provider_id": provider_id,
-            "token_file": path(token_file),
-            "role_arn": role_arn,
-            "session_name": session_name,
-            "duration": spell(*duration),
-        }),
-    };
-    let rate = json!({ "calls_per_second": rate.per_second, "burst": rate.burst });
-    merged([keys, rate])
-}
-
-fn base_key(config: &Config, base: &BaseKey) -> Value {
-    match base {
-        // Arguments of a command may be secrets.
-        BaseKey::Command(KeyCommand { words, env }) => {
-            let arguments = words.iter().skip(1).map(|_| "(an argument)");
-            let program = words.iter().take(1).map(String::as_str);
-            json!({ "command": program.chain(arguments).collect::<Vec<_>>(), "command_env": env })
-        }
-        BaseKey::CvmRole { name, endpoint } => {
-            json!({ "cvm_role": name, "metadata_endpoint": url(endpoint) })
-        }
-        BaseKey::Given(key) => given_key(key),
-        BaseKey::Issuer(index) => json!({ "base": issuer_name(config, *index) }),
-        BaseKey::Profile { name, file } => json!({ "profile": name, "profile_file": path(file) }),
-    }
-}
-
-fn given_key(key: &GivenKey) -> Value {
-    let GivenKey {
-        secret_id,
-        secret_key,
-        token,
-    } = key;
-    json!({
-        "secret_id": secret(secret_id),
-        "secret_key": secret(secret_key),
-        "token": token.as_ref().map(secret),
-    })
-}
-
-fn role_keys(role: &Role) -> Value {
-    let Role {
-        arn,
-        session_name,
-        external_id,
-        tags,
-        source_identity,
-        duration,
-    } = role;
-    let tags = tags
-        .iter()
-        .map(|(key, value)| json!({ "key": key, "value": value }));
-    json!({
-        "role_arn": arn,
-        "session_name": session_name,
-        "external_id": external_id,
-        "tags": tags.collect::<Vec<_>>(),
-        "source_identity": source_identity,
-        "duration": spell(*duration),
-    })
-}
-
-fn identity_keys(identity: &IdentityProviderConfig) -> Value {
-    let IdentityProviderConfig {
-        name: _,
-        issuer,
-        audience,
-        jwks,
-        max_key_age,
-        tenant_claim,
-    } = identity;
-    let keys = json!({
-        "issuer": issuer,
-        "audience": audience,
-        "max_key_age": spell(*max_key_age),
-        "tenant_claim": tenant_claim,
-    });
-    let jwks = match jwks {
-        Jwks::File(file) => json!({ "jwks": format!("file:{}", file.display()) }),
-        Jwks::Url {
-            endpoint,
-            connect_to,
-            ca_file,
-            refresh,
-        } => json!({
-            "jwks": url(endpoint),
-            "connect_to": connect_to,
-            "ca_file": ca_file.as_deref().map(path),
-            "refresh": spell(*refresh),
-        }),
-    };
-    merged([keys, jwks])
-}
-
-fn tenant_keys(config: &Config, tenant: &TenantConfig) -> Value {
-    let TenantConfig {
-        name: _,
-        issuer,
-        access_keys,
-        anonymous,
-        admission,
-        identity,
-        grants,
-        limits,
-        vend,
-        revoked,
-    } = tenant;
-    let Admission {
-        client_certs,
-        require_client_cert,
-        unix_users,
-        allowed_ips,
-    } = admission;
-    let keys = json!({
-        "issuer": issuer_name(config, *issuer),
-        "access_keys": access_keys.iter().map(access_key).collect::<Vec<_>>(),
-        "anonymous": anonymous,
-        "client_certs": texts(client_certs),
-        "require_client_cert": require_client_cert,
-        "unix_users": unix_users,
-        "allowed_ips": texts(allowed_ips),
-        "identity": identity.and_then(|index| identity_name(config, index)),
-        "grants": grants.iter().map(grant).collect::<Vec<_>>(),
-        "limits": tenant_limits(limits),
-    });
-    merged([keys, vend_keys(vend.as_ref()), revoked_keys(revoked)])
-}
-
-fn template_keys(config: &Config, template: &TemplateConfig) -> Value {
-    let TemplateConfig {
-        name: _,
-        issuer,
-        identity,
-        grants,
-        vend,
-        allowed_ips,
-        limits,
-        revoked,
-    } = template;
-    let keys = json!({
-        "issuer": issuer_name(config, *issuer),
-        "identity": identity_name(config, *identity),
-        "allowed_ips": texts(allowed_ips),
-        "grants": grants.iter().map(grant).collect::<Vec<_>>(),
-        "limits": tenant_limits(limits),
-    });
-    merged([keys, vend_keys(vend.as_ref()), revoked_keys(revoked)])
-}
-
-fn access_key(key: &AccessKey) -> Value {
-    let AccessKey {
-        id,
-        secret: own,
-        not_after,
-    } = key;
-    json!({ "id": id, "secret": secret(own), "not_after": not_after.map(text) })
-}
-
-fn vend_keys(vend: Option<&Vend>) -> Value {
-    let Some(Vend { tokens, duration }) = vend else {
-        return json!({ "vend": false });
-    };
-    let tokens: Vec<_> = tokens.iter().map(secret).collect();
-    json!({
-        "vend": true,
-        "vend_tokens": (!tokens.is_empty()).then_some(tokens),
-        "vend_duration": spell(*duration),
-    })
-}
-
-fn revoked_keys(revoked: &RevokedSessions) -> Value {
-    let RevokedSessions { before, subjects } = revoked;
-    let subjects = subjects.iter();
-    let subjects =
-        subjects.map(|(subject, before)| json!({ "subject": subject, "before": text(before) }));
-    json!({
-        "sessions_not_before": before.map(text),
-        "revoked_sessions": subjects.collect::<Vec<_>>(),
-    })
-}
-
-fn tenant_limits(limits: &TenantLimits) -> Value {
-    let TenantLimits {
-        requests_per_second,
-        burst,
-        concurrent_requests,
-        upload_rate,
-        download_rate,
-        object_size,
-    } = limits;
-    json!({
-        "requests_per_second": requests_per_second,
-        "burst": burst,
-        "concurrent_requests": concurrent_requests,
-        "upload_rate": upload_rate,
-        "download_rate": download_rate,
-        "object_size": object_size,
-    })
-}
-
-fn grant(grant: &Grant) -> Value {
-    let Grant {
-        name,
-        bucket,
-        region,
-        root,
-        prefixes,
-        actions,
-        headers,
-        policy,
-        attachment,
-        cors,
-        session: _, // no file says it
-    } = grant;
-    json!({
-        "name": name,
-        "bucket": bucket,
-        "region": region,
-        "root": root,
-        "prefixes": texts(prefixes),
-        "actions": actions,
-        "headers": headers,
-        "policy": policy.as_ref().map(|_| "(a policy of its own)"),
-        "attachment": attachment,
-        "cors": cors.iter().map(cors_rule).collect::<Vec<_>>(),
-    })
-}
-
-fn cors_rule(rule: &CorsRule) -> Value {
-    let CorsRule {
-        origins,
-        methods,
-        headers,
-        expose,
-        max_age,
-    } = rule;
-    json!({
-        "origins": texts(origins),
-        "methods": texts(methods),
-        "headers": texts(headers),
-        "expose": expose,
-        "max_age": spell(*max_age),
-    })
-}
-
 /// Where a secret came from, which is all that is shown of it.
 fn secret(given: &GivenSecret) -> String {
     given.source.to_string()
@@ -705,11 +437,6 @@ fn secret(given: &GivenSecret) -> String {
 
 fn issuer_name(config: &Config, index: usize) -> Option<&str> {
     config.issuers.get(index).map(|issuer| issuer.name.as_str())
-}
-
-fn identity_name(config: &Config, index: usize) -> Option<&str> {
-    let identity = config.identities.get(index);
-    identity.map(|identity| identity.name.as_str())
 }
 
 fn url(endpoint: &EndpointTemplate) -> String {
