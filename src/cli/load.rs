@@ -13,6 +13,7 @@ use cosgate::load::{
 };
 use cosgate::timestamp::Timestamp;
 use cosgate::transport::descriptors;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::process::Process;
@@ -107,6 +108,10 @@ fn drive(file: Option<&Path>, flags: Scenario) -> ExitCode {
             "cosgate: the limit of file descriptors cannot be raised: {error}"
         ));
     }
+    let outputs = [&scenario.json, &scenario.csv, &scenario.html];
+    if let Err(error) = outputs.into_iter().flatten().try_for_each(try_output) {
+        return refuse(&error);
+    }
     let report = match super::process::block_on(measured(scenario)) {
         Ok(Ok(report)) => report,
         Ok(Err(error)) => return refuse(&error),
@@ -119,15 +124,33 @@ fn drive(file: Option<&Path>, flags: Scenario) -> ExitCode {
         scenario.csv.as_deref(),
         scenario.html.as_deref(),
     );
+    ended(&report, written)
+}
+
+/// Tries to open an output before the load, because afterwards its result would be lost.
+fn try_output(path: &PathBuf) -> Result<(), String> {
+    let is_special = |found: std::fs::Metadata| !found.is_file() && !found.is_dir();
+    let is_new = !path.exists();
+    if path.metadata().is_ok_and(is_special) {
+        return Ok(()); // such as a pipe, whose reader would see an end
+    }
+    let options = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path);
+    options.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    if is_new {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Prints the summary, also if no file could be `written`. The exit status follows from the verdict.
+fn ended(report: &Report, written: Result<(), String>) -> ExitCode {
+    let printed = super::printed(&load::summary(report));
     if let Err(error) = written {
         return refuse(&error);
     }
-    ended(&report)
-}
-
-/// Prints the summary; the exit status follows from the verdict.
-fn ended(report: &Report) -> ExitCode {
-    let printed = super::printed(&load::summary(report));
     if report.failures.is_empty() {
         printed
     } else {
@@ -137,15 +160,7 @@ fn ended(report: &Report) -> ExitCode {
 
 async fn measured(mut scenario: Scenario) -> Result<Report, String> {
     let embedded = start_target(&mut scenario)?;
-    let (stop, interrupted) = watch::channel(false);
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            let _ = stop.send(true);
-        }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130); // a second one: at once, whatever is left behind
-        }
-    });
+    let interrupted = interruption().map_err(|error| format!("cannot catch signals: {error}"))?;
     let faults = match (&embedded, &scenario.faults_admin) {
         (_, Some(url)) => FaultControl::Admin(url.clone()),
         (Some(embedded), None) => FaultControl::Embedded(Arc::clone(embedded.emulator())),
@@ -170,15 +185,46 @@ async fn measured(mut scenario: Scenario) -> Result<Report, String> {
     load::run(&scenario, environment, &mut live).await
 }
 
+/// Becomes true at the first Ctrl-C or SIGTERM. The second one ends the process at once, whatever is left behind.
+fn interruption() -> io::Result<watch::Receiver<bool>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (stop, interrupted) = watch::channel(false);
+    tokio::spawn(async move {
+        for is_second in [false, true] {
+            let status = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            if is_second {
+                std::process::exit(status);
+            }
+            let _ = stop.send(true);
+        }
+    });
+    Ok(interrupted)
+}
+
 /// The embedded target, unless the scenario names another.
 fn start_target(scenario: &mut Scenario) -> Result<Option<Embedded>, String> {
     if scenario.endpoint.is_some() {
         return Ok(None);
     }
-    if scenario.bucket.is_some() || scenario.tenants_file.is_some() {
-        return Err(
-            "--bucket and --tenants need --endpoint; the embedded target has its own".to_owned(),
-        );
+    let of_another = [
+        ("--bucket", scenario.bucket.is_some()),
+        ("--prefix", scenario.prefix.is_some()),
+        ("--tenants", scenario.tenants_file.is_some()),
+        ("--connect-to", scenario.connect_to.is_some()),
+        ("--ca-file", scenario.ca_file.is_some()),
+        ("--access-key", scenario.access_key.is_some()),
+        ("--secret-key", scenario.secret_key.is_some()),
+        ("--session-token", scenario.session_token.is_some()),
+        ("--bearer", scenario.bearer.is_some()),
+    ];
+    if let Some((option, _)) = of_another.iter().find(|(_, is_set)| *is_set) {
+        return Err(format!(
+            "{option} needs --endpoint; the embedded target has its own"
+        ));
     }
     let program = ProxyProgram {
         program: std::env::current_exe()
@@ -237,13 +283,8 @@ fn merge(
     html: Option<&Path>,
 ) -> ExitCode {
     let parts: Result<Vec<Report>, String> = parts.iter().map(|path| read(path)).collect();
-    let merged = parts.and_then(load::merge);
-    let written = merged.and_then(|report| {
-        write(&report, json, csv, html)?;
-        Ok(report)
-    });
-    match written {
-        Ok(report) => ended(&report),
+    match parts.and_then(load::merge) {
+        Ok(report) => ended(&report, write(&report, json, csv, html)),
         Err(error) => refuse(&error),
     }
 }

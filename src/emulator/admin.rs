@@ -39,6 +39,9 @@ pub(super) async fn respond(
     is_loopback: bool,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    if let Some(fault) = host::host_fault(&request) {
+        return plain(StatusCode::BAD_REQUEST, format!("{fault}\n"));
+    }
     let is_misdirected = host::is_misdirected(&request, &[]);
     let (head, body) = request.into_parts();
     if is_loopback && is_misdirected {

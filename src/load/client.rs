@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
 
 use super::content::ContentComparison;
-use super::stats::OperationFailure;
+use super::stats::{NO_CONNECTION, OperationFailure};
 use super::upload::UploadBody;
 use crate::s3::xml::UpstreamError;
 use crate::upstream::dial::{Dialer, Roots, Stream};
@@ -285,7 +285,8 @@ impl LoadClient {
     async fn dial(&self, host: &str) -> Result<Stream, OperationFailure> {
         self.dialled.set(self.dialled.get() + 1);
         let dialled = self.dialer.dial(host).await;
-        let stream = dialled.map_err(|error| silent(&format!("connect: {}", short(&error))))?;
+        let stream =
+            dialled.map_err(|error| silent(&format!("{NO_CONNECTION}{}", short(&error))))?;
         if let Stream::Tls(tls) = &stream
             && self.is_http2
             && tls.get_ref().1.alpn_protocol() != Some(b"h2")

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -145,6 +146,8 @@ impl ProxyProcess {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
+            // Ctrl-C is for the load alone: it needs the proxy until it has verified and removed what it put.
+            .process_group(0)
             .spawn()
             .map_err(|error| cannot(&format!("start {}", shown(&program.program)), &error))?;
         let (input, output) = (child.stdin.as_mut(), child.stderr.take());

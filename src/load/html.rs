@@ -459,15 +459,12 @@ fn push_faults(out: &mut String, report: &Report) {
     if report.faults.is_empty() {
         return;
     }
-    out.push_str("<section><h2>Faults</h2><div class=\"scroll\"><table><thead><tr><th>fault</th><th>from</th><th>until</th><th>recovery</th></tr></thead><tbody>");
+    out.push_str("<section><h2>Faults</h2><div class=\"scroll\"><table><thead><tr><th>fault</th><th>from</th><th>until</th><th class=\"text\">afterwards</th></tr></thead><tbody>");
     for fault in &report.faults {
-        let recovery = match fault.recovery {
-            Some(seconds) => format!("{seconds:.1} s"),
-            None => "not seen".to_owned(),
-        };
+        let aftermath = report.aftermath(fault);
         let _ = write!(
             out,
-            "<tr><td class=\"text\">{}</td><td>{:.1} s</td><td>{:.1} s</td><td>{recovery}</td></tr>",
+            "<tr><td class=\"text\">{}</td><td>{:.1} s</td><td>{:.1} s</td><td class=\"text\">{aftermath}</td></tr>",
             escape(&fault.name),
             fault.from,
             fault.until

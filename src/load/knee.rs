@@ -119,7 +119,7 @@ pub(super) async fn find(
         ));
         let goes_on = search.record(step.passed.is_none());
         steps.push(step);
-        if !goes_on || threads.is_interrupted {
+        if !goes_on || threads.is_interrupted() {
             break;
         }
         start = (Instant::now() + REST).max(threads.origin());

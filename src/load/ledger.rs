@@ -57,6 +57,7 @@ pub(super) struct Ledger {
     live: u64,
     limit: u64,
     uncertain: usize,
+    is_used: bool,
 }
 
 /// The expected content of a group in the sweep.
@@ -88,7 +89,18 @@ impl Ledger {
             live: 0,
             limit: limit.max(1),
             uncertain: 0,
+            is_used: false,
         }
+    }
+
+    /// Whether the store may hold anything of this thread.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used
+    }
+
+    /// Records that the store may hold something of this thread.
+    pub(super) fn mark_used(&mut self) {
+        self.is_used = true;
     }
 
     /// The serial number of a new write.
@@ -136,6 +148,7 @@ impl Ledger {
 
     /// Adds an object to the group after its write was acknowledged.
     pub(super) fn put(&mut self, group: usize, id: u64, serial: Serial) {
+        self.mark_used();
         if let Some(group) = self.groups.get_mut(group) {
             group.live.push(Rc::new(LiveObject {
                 id,
@@ -147,6 +160,7 @@ impl Ledger {
 
     /// Records that an object outside the group may have any of these states.
     pub(super) fn doubt(&mut self, group: usize, id: u64, possible: Possible) {
+        self.mark_used();
         let Some(group) = self.groups.get_mut(group) else {
             return;
         };

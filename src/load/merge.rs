@@ -1,6 +1,9 @@
 //! Merging: the results of several processes of one scenario become one. Pure.
 
-use super::report::{Report, SCHEMA, SideResult, TenantResult};
+use std::collections::BTreeSet;
+
+use super::report::{EXAMPLES, Report, SCHEMA, SideResult, TenantResult};
+use super::scenario::{Scenario, Shard};
 use super::stats::{ErrorCount, Totals};
 
 /// Maximum number of results that are merged.
@@ -14,12 +17,14 @@ pub fn merge(parts: Vec<Report>) -> Result<Report, String> {
     if let Some(part) = parts.iter().find(|part| part.schema != SCHEMA) {
         return Err(format!("`{}` is not {SCHEMA}", part.schema.escape_debug()));
     }
+    let missing = missing_shards(&parts)?;
     let mut parts = parts.into_iter();
     let mut whole = parts.next().ok_or("give at least one result")?;
     for part in parts {
         add(&mut whole, part)?;
     }
     whole.scenario.shard = None;
+    whole.incidents.extend(missing);
     if let Some(proxy) = &mut whole.proxy {
         let operations = whole.sides.first().map_or(0, |side| side.all.count);
         proxy.cpu_micros_per_operation = proxy.cpu_seconds * 1e6 / operations.max(1) as f64;
@@ -27,6 +32,50 @@ pub fn merge(parts: Vec<Report>) -> Result<Report, String> {
     whole.find_recoveries();
     whole.judge();
     Ok(whole)
+}
+
+/// Reports the shards that no result is of. A shard that occurs twice is an error, because it would count twice.
+fn missing_shards(parts: &[Report]) -> Result<Option<String>, String> {
+    let mut seen = BTreeSet::new();
+    let mut count = 0;
+    for shard in parts.iter().filter_map(|part| part.scenario.shard) {
+        if count != 0 && count != shard.count {
+            return Err(format!(
+                "the results are not of one scenario: it has {count} and {} shards",
+                shard.count
+            ));
+        }
+        count = shard.count;
+        if !seen.insert(shard.index) {
+            return Err(format!("two results are of shard {shard}"));
+        }
+    }
+    let missing = (0..count).filter(|index| !seen.contains(index));
+    let missing: Vec<String> = missing
+        .map(|index| Shard { index, count }.to_string())
+        .collect();
+    Ok((!missing.is_empty()).then(|| match missing.len() {
+        1..=EXAMPLES => format!("no result of shard {}", missing.join(", ")),
+        number => format!("no result of {number} of {count} shards"),
+    }))
+}
+
+/// A key that says what the load is, and that differs.
+fn differing_key(one: &Scenario, other: &Scenario) -> Option<&'static str> {
+    let keys = [
+        ("mix", one.mix == other.mix),
+        ("stages", one.stages == other.stages),
+        ("rate", one.rate == other.rate),
+        ("concurrency", one.concurrency == other.concurrency),
+        ("duration", one.duration == other.duration),
+        ("requests", one.requests == other.requests),
+        (
+            "sizes",
+            one.sizes.as_ref().map(ToString::to_string)
+                == other.sizes.as_ref().map(ToString::to_string),
+        ),
+    ];
+    keys.into_iter().find(|(_, same)| !same).map(|(key, _)| key)
 }
 
 fn add(whole: &mut Report, part: Report) -> Result<(), String> {
@@ -38,10 +87,17 @@ fn add(whole: &mut Report, part: Report) -> Result<(), String> {
             "the results are not of one scenario: only some of them have a direct side".to_owned(),
         );
     }
-    if whole.scenario.mix != part.scenario.mix || whole.scenario.stages != part.scenario.stages {
-        return Err("the results are not of one scenario: mix or stages differ".to_owned());
+    if let Some(key) = differing_key(&whole.scenario, &part.scenario) {
+        return Err(format!(
+            "the results are not of one scenario: `{key}` differs"
+        ));
     }
     whole.processes += part.processes;
+    for incident in part.incidents {
+        if whole.incidents.len() < EXAMPLES {
+            whole.incidents.push(incident);
+        }
+    }
     whole.seconds = whole.seconds.max(part.seconds);
     whole.started = whole.started.clone().min(part.started);
     whole.not_started += part.not_started;
@@ -165,6 +221,31 @@ mod tests {
     }
 
     #[test]
+    fn names_missing_shards_and_rejects_double_ones() {
+        let shard = |index, count| {
+            let mut report = report();
+            report.scenario.shard = Some(Shard { index, count });
+            report
+        };
+        let all = merge(vec![shard(1, 3), shard(0, 3), shard(2, 3)]).unwrap();
+        assert_eq!(all.failures, [""; 0]);
+        let some = merge(vec![shard(1, 3)]).unwrap();
+        assert_eq!(some.failures, ["no result of shard 1/3, 3/3"]);
+        let error = merge(vec![shard(1, 3), shard(1, 3)]).unwrap_err();
+        assert!(error.contains("two results are of shard 2/3"), "{error}");
+        assert!(merge(vec![shard(0, 2), shard(1, 3)]).is_err());
+    }
+
+    #[test]
+    fn failed_part_fails_the_whole() {
+        let mut part = report();
+        part.incidents.push("interrupted".to_owned());
+        part.judge();
+        let whole = merge(vec![report(), part]).unwrap();
+        assert_eq!(whole.failures, ["interrupted"]);
+    }
+
+    #[test]
     fn rejects_results_of_other_scenarios() {
         assert!(merge(Vec::new()).is_err());
         let mut other = report();
@@ -173,5 +254,8 @@ mod tests {
         let mut other = report();
         other.scenario.mix = Some("get=1".parse().unwrap());
         assert!(merge(vec![report(), other]).is_err());
+        let mut other = report();
+        other.scenario.rate = Some(3.0);
+        assert!(merge(vec![report(), other]).unwrap_err().contains("`rate`"));
     }
 }

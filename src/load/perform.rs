@@ -237,6 +237,7 @@ impl Worker {
     ) -> Result<(), OperationFailure> {
         let draft = caller.draft(Method::POST, key).with("uploads", "");
         let begun = caller.call(draft).await?;
+        self.ledger.borrow_mut().mark_used(); // also an upload that is not finished must be removed
         let id = element(&begun.body, "UploadId").ok_or_else(|| failure("no UploadId"))?;
         let uploaded = self.parts(caller, key, whole, &id).await;
         let completed = match uploaded {
@@ -329,8 +330,10 @@ impl Worker {
         let mut ledger = self.ledger.borrow_mut();
         match (&sent, write.old) {
             (Ok(()), _) => ledger.put(group, write.id, write.serial),
-            (Err(failure), Some(old)) if failure.is_refusal() => ledger.put(group, write.id, old),
-            (Err(failure), None) if failure.is_refusal() => {}
+            (Err(failure), Some(old)) if failure.is_without_effect() => {
+                ledger.put(group, write.id, old)
+            }
+            (Err(failure), None) if failure.is_without_effect() => {}
             (Err(_), old) => {
                 let possible = Possible {
                     serials: old.into_iter().chain([write.serial]).collect(),
@@ -540,7 +543,7 @@ impl Worker {
         let mut ledger = self.ledger.borrow_mut();
         match failure {
             None => {}
-            Some(failure) if failure.is_refusal() => ledger.put(group, id, serial),
+            Some(failure) if failure.is_without_effect() => ledger.put(group, id, serial),
             Some(_) => {
                 let possible = Possible {
                     serials: vec![serial],

@@ -12,10 +12,11 @@ use super::operation::Mix;
 use super::quantity::{ByteSize, Span};
 use super::request::LoadEndpoint;
 use super::scenario::{BucketStyle, Scenario, Shard, Sweep};
-use super::sizes::Sizes;
+use super::sizes::{SizeDistribution, Sizes};
 use super::tenants::{Picker, TenantEntry, TenantProof};
 use super::upload::UploadForms;
 use crate::emulator::Faults;
+use crate::timestamp::Timestamp;
 use crate::upstream::dial::Roots;
 
 const DURATION: Duration = Duration::from_secs(30);
@@ -28,6 +29,7 @@ const OBJECTS: u64 = 100;
 const MAX_OBJECTS: u64 = 200_000;
 /// The minimum size of a part in S3, except the last one.
 const PART_SIZE: u64 = 5 << 20;
+const MULTIPART_SIZES: &str = "12MiB";
 const REGION: &str = "ap-guangzhou";
 /// Maximum number of tenants in a run.
 const TENANTS: usize = 100_000;
@@ -51,9 +53,9 @@ pub(super) struct Plan {
     /// The operations by weight.
     pub(super) mix: Mix,
     /// The sizes of simple uploads.
-    pub(super) sizes: Sizes,
+    pub(super) sizes: SizeDistribution,
     /// The sizes of multipart uploads.
-    pub(super) multipart_sizes: Sizes,
+    pub(super) multipart_sizes: SizeDistribution,
     /// The size of one part.
     pub(super) part_size: u64,
     /// The forms of uploads.
@@ -90,6 +92,8 @@ pub(super) struct Plan {
     pub(super) requests: Option<u64>,
     /// Faults.
     pub(super) faults: Faults,
+    /// The time at which all machines start.
+    pub(super) start_at: Option<Timestamp>,
 }
 
 /// The loop and its level over time.
@@ -157,6 +161,7 @@ pub struct PlanInputs<'a> {
 impl Plan {
     /// Fills in the defaults and checks everything that can be checked before the first request.
     pub(super) fn new(scenario: &Scenario, inputs: &PlanInputs<'_>) -> Result<Self, String> {
+        scenario.check_combinations()?;
         let sides = sides(scenario)?;
         let tenants = tenants(scenario, inputs)?;
         let picker = picker(scenario, &tenants)?;
@@ -172,10 +177,10 @@ impl Plan {
             tenants,
             picker,
             mix,
-            sizes: scenario.sizes.clone().unwrap_or_default(),
+            sizes: scenario.sizes.clone().unwrap_or_default().distribution()?,
             multipart_sizes: match &scenario.multipart_sizes {
-                Some(given) => given.clone(),
-                None => "12MiB".parse()?,
+                Some(given) => given.distribution()?,
+                None => MULTIPART_SIZES.parse::<Sizes>()?.distribution()?,
             },
             part_size: bytes(scenario.part_size, PART_SIZE),
             uploads: scenario.uploads.clone().unwrap_or_default(),
@@ -199,6 +204,7 @@ impl Plan {
                 seed: scenario.faults_seed.unwrap_or(seed),
                 ..Faults::default()
             },
+            start_at: scenario.start_time()?,
         };
         plan.check()?;
         Ok(plan)
@@ -615,6 +621,14 @@ pub(super) mod tests {
             "endpoint_ = 1",
             "list_page = 0",
             "skew = \"noisy:x\"",
+            "find_knee = true\nshard = \"1/2\"",
+            "find_knee = true\nstages = [\"1s:5/s\"]",
+            "find_knee = true\nrequests = 5",
+            "find_knee = true\nduration = \"5s\"",
+            "knee_step = \"1s\"",
+            "requests = 0",
+            "start_at = \"noon\"",
+            "sizes = \"file:/nothing/is/here\"",
         ] {
             assert!(plan(text).is_err(), "{text}");
         }

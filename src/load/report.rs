@@ -45,6 +45,9 @@ pub struct Report {
     pub proxy: Option<ProxyUsage>,
     /// The load generator itself.
     pub generator: Generator,
+    /// What kept the run from being whole, such as an interruption. Each is also a failure.
+    #[serde(default)]
+    pub incidents: Vec<String>,
     /// The reasons why the run failed; empty when it succeeded.
     pub failures: Vec<String>,
     /// The intervals.
@@ -303,9 +306,10 @@ impl Report {
         }
     }
 
-    /// Adds each reason to fail the run to [`Report::failures`].
+    /// Sets [`Report::failures`] to all reasons to fail the run.
     pub(super) fn judge(&mut self) {
-        let mut failures = self.truth.failures();
+        let mut failures = self.incidents.clone();
+        failures.extend(self.truth.failures());
         if self.isolation.holes > 0 {
             failures.push(format!(
                 "{} isolation probes succeeded",
@@ -348,6 +352,16 @@ impl Report {
             return Some(self.not_started as f64);
         }
         (totals.count > 0).then(|| measure(totals, metric, self.seconds))
+    }
+
+    /// What followed a fault, for people.
+    pub(super) fn aftermath(&self, fault: &FaultResult) -> String {
+        match fault.recovery {
+            Some(seconds) => format!("recovered {seconds:.1} s later"),
+            None if fault.from >= self.seconds => "did not begin before the end".to_owned(),
+            None if fault.until >= self.seconds => "lasted to the end".to_owned(),
+            None => "did not recover".to_owned(),
+        }
     }
 
     /// Computes the recovery time of each fault.
@@ -497,6 +511,7 @@ pub(super) mod tests {
             knee: None,
             proxy: None,
             generator: Generator::default(),
+            incidents: Vec::new(),
             failures: Vec::new(),
             series,
         }
@@ -510,6 +525,21 @@ pub(super) mod tests {
         report.faults[0].until = 9.5;
         report.find_recoveries();
         assert_eq!(report.faults[0].recovery, None);
+    }
+
+    #[test]
+    fn aftermath_of_a_fault_that_did_not_end_is_no_failed_recovery() {
+        let mut report = report();
+        let mut aftermath = |from, until| {
+            report.faults[0].from = from;
+            report.faults[0].until = until;
+            report.find_recoveries();
+            report.aftermath(&report.faults[0])
+        };
+        assert_eq!(aftermath(4.0, 6.0), "recovered 2.0 s later");
+        assert_eq!(aftermath(4.0, 9.5), "did not recover");
+        assert_eq!(aftermath(4.0, 10.0), "lasted to the end");
+        assert_eq!(aftermath(20.0, 30.0), "did not begin before the end");
     }
 
     #[test]

@@ -81,7 +81,6 @@ pub(super) struct LoadThreads {
     busiest: f64,
     connections: Vec<u64>,
     seconds: f64,
-    pub(super) is_interrupted: bool,
 }
 
 struct Thread {
@@ -90,65 +89,43 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
-/// Runs a scenario and gives its report. An error means that nothing was measured.
+/// Runs a scenario and gives its report. An error means that nothing was measured. Whatever happens, the objects of the
+/// run are removed, unless the scenario keeps them.
 pub async fn run(
     scenario: &Scenario,
     environment: Environment<'_>,
     live: &mut Live,
 ) -> Result<Report, String> {
     let plan = Arc::new(Plan::new(scenario, &environment.inputs)?);
-    if scenario.find_knee && !plan.faults.faults.is_empty() {
-        return Err("choose --find-knee or faults: faults distort the knee".to_owned());
-    }
     if !plan.faults.faults.is_empty() && matches!(environment.faults, FaultControl::None) {
         return Err(
             "faults need the embedded target, or --faults-admin of a `cosgate emulator`".to_owned(),
         );
     }
+    if plan.start_at.is_some_and(|time| time < wall_clock()) {
+        return Err("--start-at has passed".to_owned());
+    }
     let mut threads = LoadThreads::start(plan, &environment)?;
-    live.print("uploading the first objects");
-    threads.prepare().await?;
-    threads.wait_for(scenario.start_at.as_deref(), live).await?;
-    let started = wall_clock();
-    let knee = if scenario.find_knee {
-        Some(knee::find(&mut threads, scenario, live).await?)
-    } else {
-        let segment = Segment {
-            shape: threads.plan.shape.clone(),
-            start: threads.begin(),
-            requests: threads.plan.requests,
-            seed: threads.plan.seed,
-        };
-        threads.load(segment, live).await?;
-        None
-    };
+    let measured = threads.measure(scenario, live).await;
     live.finish();
-    if threads.plan.sweep != Sweep::None {
-        live.print("comparing the store with what was acknowledged");
-        threads.each(WorkerCommand::Sweep).await?;
-    }
-    let mut report = threads.report(scenario, started);
-    report.knee = knee;
-    report.find_recoveries();
-    report.judge();
-    if threads.is_interrupted {
-        report.failures.push("interrupted".to_owned());
-    }
-    if !threads.plan.keep {
-        live.print("removing what was put");
-        let left: u64 = threads.each(WorkerCommand::Clean).await?.into_iter().sum();
-        if left > 0 {
-            let folder = &threads.plan.folder;
-            report.failures.push(format!(
-                "{left} objects below {folder}/ could not be removed"
-            ));
+    let left = threads.clean(live).await;
+    let ended = match (measured, left) {
+        (Ok(mut report), left) => {
+            report.incidents.extend(left);
+            if let Some(key) = &scenario.json_key {
+                report.judge();
+                report
+                    .incidents
+                    .extend(threads.store(key, &report).await.err());
+            }
+            report.judge();
+            Ok(report)
         }
-    }
-    if let Some(key) = &scenario.json_key {
-        threads.store(key, &report).await?;
-    }
+        (Err(error), Some(left)) => Err(format!("{error}; {left}")),
+        (Err(error), None) => Err(error),
+    };
     threads.end();
-    Ok(report)
+    ended
 }
 
 impl LoadThreads {
@@ -187,8 +164,73 @@ impl LoadThreads {
             not_started: 0,
             busiest: 0.0,
             seconds: 0.0,
-            is_interrupted: false,
         })
+    }
+
+    /// Puts the first objects, drives the load and compares the store with what was acknowledged. An interruption
+    /// skips what is left of the first two.
+    async fn measure(&mut self, scenario: &Scenario, live: &mut Live) -> Result<Report, String> {
+        tokio::spawn(stop_when(self.interrupted.clone(), self.shared()));
+        live.print("uploading the first objects");
+        self.prepare().await?;
+        self.wait_for_start(live).await?;
+        let started = wall_clock();
+        let knee = if self.is_interrupted() {
+            None
+        } else if scenario.find_knee {
+            Some(knee::find(self, scenario, live).await?)
+        } else {
+            let segment = Segment {
+                shape: self.plan.shape.clone(),
+                start: self.begin(),
+                requests: self.plan.requests,
+                seed: self.plan.seed,
+            };
+            self.load(segment, live).await?;
+            None
+        };
+        live.finish();
+        let is_interrupted = self.is_interrupted();
+        if self.plan.sweep != Sweep::None {
+            live.print("comparing the store with what was acknowledged");
+            self.each(WorkerCommand::Sweep).await?;
+        }
+        let mut report = self.report(scenario, started);
+        report.knee = knee;
+        report.find_recoveries();
+        if is_interrupted {
+            report.incidents.push("interrupted".to_owned());
+        }
+        Ok(report)
+    }
+
+    /// Removes what was put. Gives an error text if something remains.
+    async fn clean(&self, live: &mut Live) -> Option<String> {
+        if self.plan.keep {
+            return None;
+        }
+        live.print("removing what was put");
+        let folder = &self.plan.folder;
+        match self.each(WorkerCommand::Clean).await {
+            Ok(left) => match left.into_iter().sum() {
+                0_u64 => None,
+                1 => Some(format!("1 object below {folder}/ could not be removed")),
+                left => Some(format!(
+                    "{left} objects below {folder}/ could not be removed"
+                )),
+            },
+            Err(error) => Some(format!("{folder}/ was not removed: {error}")),
+        }
+    }
+
+    /// Whether the run must end early.
+    pub(super) fn is_interrupted(&self) -> bool {
+        *self.interrupted.borrow()
+    }
+
+    fn shared(&self) -> Vec<Arc<WorkerShared>> {
+        let threads = self.threads.iter();
+        threads.map(|thread| Arc::clone(&thread.shared)).collect()
     }
 
     /// Sends each thread the command that `make` makes, and waits for all results.
@@ -226,21 +268,26 @@ impl LoadThreads {
         }
     }
 
-    /// Waits until the time at which all machines start.
-    async fn wait_for(&self, start_at: Option<&str>, live: &mut Live) -> Result<(), String> {
-        let Some(text) = start_at else {
+    /// Waits until the time at which all machines start, or for an interruption.
+    async fn wait_for_start(&self, live: &mut Live) -> Result<(), String> {
+        let Some(time) = self.plan.start_at else {
             return Ok(());
         };
-        let time = Timestamp::parse_iso8601(text)
-            .ok_or_else(|| format!("`{text}` is not a time; write 2026-01-15T12:30:45Z"))?;
+        let text = time.iso8601();
         let left = time.since(wall_clock());
         let seconds = u64::try_from(left)
             .map_err(|_| format!("--start-at {text} passed while the first objects were put"))?;
         live.print(&format!("waiting {seconds} s for {text}"));
-        // The clock counts whole seconds, so the last second is watched closely.
-        tokio::time::sleep(Duration::from_secs(seconds.saturating_sub(1))).await;
-        while wall_clock() < time {
-            tokio::time::sleep(CLOCK_WATCH).await;
+        let wait = async {
+            // The clock counts whole seconds, so the last second is watched closely.
+            tokio::time::sleep(Duration::from_secs(seconds.saturating_sub(1))).await;
+            while wall_clock() < time {
+                tokio::time::sleep(CLOCK_WATCH).await;
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            () = interruption(self.interrupted.clone()) => {}
         }
         Ok(())
     }
@@ -291,14 +338,17 @@ impl LoadThreads {
         let mut ticks = interval_at(start + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut row_start = start;
-        let mut interrupted = self.interrupted.clone();
+        let mut fault_error = None;
         let outcome = loop {
             tokio::select! {
                 biased;
                 outcome = &mut driven => break outcome,
                 () = until(faults_at) => {
                     faults_at = None;
-                    self.faults.apply(&self.plan.faults).await?;
+                    fault_error = self.faults.apply(&self.plan.faults).await.err();
+                    if fault_error.is_some() {
+                        stop(&self.shared());
+                    }
                 }
                 // The planned time, so that the rows of all processes of a run begin at the same times.
                 now = ticks.tick() => {
@@ -308,16 +358,12 @@ impl LoadThreads {
                     add(&mut sum, &row);
                     self.series.push(row);
                 }
-                _ = interrupted.wait_for(|stop| *stop), if !self.is_interrupted => {
-                    // The operations in flight are completed, and the objects are still compared and removed.
-                    self.is_interrupted = true;
-                    for thread in &self.threads {
-                        thread.shared.is_stopped.store(true, Ordering::Relaxed);
-                    }
-                }
             }
         };
         self.faults.clear(&self.plan).await;
+        if let Some(error) = fault_error {
+            return Err(error);
+        }
         for driven in outcome? {
             self.add(driven);
         }
@@ -450,6 +496,7 @@ impl LoadThreads {
                 busiest: self.busiest,
                 is_saturated: self.busiest >= SATURATED,
             },
+            incidents: Vec::new(),
             failures: Vec::new(),
             series: self.series.clone(),
         }
@@ -587,6 +634,26 @@ async fn all(results: Vec<oneshot::Receiver<Driven>>) -> Result<Vec<Driven>, Str
         all.push(result.await.map_err(|_| "a load thread has ended early")?);
     }
     Ok(all)
+}
+
+/// Waits until the run must end early.
+async fn interruption(mut interrupted: watch::Receiver<bool>) {
+    if interrupted.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await // nobody is left who could interrupt
+    }
+}
+
+/// When the run must end early, no thread starts another operation. The operations in flight are completed, and the
+/// objects are still compared and removed.
+async fn stop_when(interrupted: watch::Receiver<bool>, threads: Vec<Arc<WorkerShared>>) {
+    interruption(interrupted).await;
+    stop(&threads);
+}
+
+fn stop(threads: &[Arc<WorkerShared>]) {
+    for shared in threads {
+        shared.is_stopped.store(true, Ordering::Relaxed);
+    }
 }
 
 async fn until(time: Option<Instant>) {

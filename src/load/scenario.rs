@@ -14,6 +14,7 @@ use super::sizes::Sizes;
 use super::tenants::{Skew, TenantEntry};
 use super::upload::UploadForms;
 use crate::emulator::{FaultEntry, FaultFile};
+use crate::timestamp::Timestamp;
 
 /// The options of a run. All are optional: without an endpoint the embedded COS and the proxy are the target.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -348,8 +349,13 @@ impl Scenario {
                 .overlaid(&flags)?,
         };
         if let Some(path) = &scenario.tenants_file {
-            let file: TenantsFile = toml::from_str(&read(path)?)
+            let mut file: TenantsFile = toml::from_str(&read(path)?)
                 .map_err(|error| format!("{}: {error}", path.display()))?;
+            let folder = path.parent().unwrap_or_else(|| Path::new(""));
+            let secrets = file.tenants.iter_mut().flat_map(TenantEntry::secrets);
+            for secret in secrets.flatten() {
+                make_relative_to(secret, folder);
+            }
             scenario.tenants.extend(file.tenants);
         }
         if let Some(path) = &scenario.faults_file {
@@ -365,44 +371,97 @@ impl Scenario {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 
+    /// Refuses options that would have no effect together.
+    pub(super) fn check_combinations(&self) -> Result<(), String> {
+        let knee = [
+            (
+                "--shard: each process would find a knee of its own",
+                self.shard.is_some(),
+            ),
+            (
+                "--stage: the search has its own rates",
+                !self.stages.is_empty(),
+            ),
+            (
+                "--requests: --knee-step is the length of each rate",
+                self.requests.is_some(),
+            ),
+            (
+                "--duration: --knee-step is the length of each rate",
+                self.duration.is_some(),
+            ),
+            ("faults: they distort the knee", !self.faults.is_empty()),
+        ];
+        let other = knee.iter().find(|(_, is_set)| *is_set && self.find_knee);
+        if let Some((other, _)) = other {
+            return Err(format!("choose --find-knee or {other}"));
+        }
+        let has_knee = !self.knee_bounds.is_empty() || self.knee_step.is_some();
+        if has_knee && !self.find_knee {
+            return Err("--knee-bound and --knee-step need --find-knee".to_owned());
+        }
+        if self.requests == Some(0) {
+            return Err("requests: at least 1".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The time at which all machines start.
+    pub(super) fn start_time(&self) -> Result<Option<Timestamp>, String> {
+        let Some(text) = &self.start_at else {
+            return Ok(None);
+        };
+        let time = Timestamp::parse_iso8601(text);
+        time.map(Some)
+            .ok_or_else(|| format!("`{text}` is not a time; write 2026-01-15T12:30:45Z"))
+    }
+
     /// The scenario without secrets, for a report. It also removes secrets that were written in the file.
     #[must_use]
     pub fn without_secrets(mut self) -> Self {
-        let hide = |source: &mut Option<String>| {
-            if let Some(text) = source
-                && !text.starts_with("env:")
-                && !text.starts_with("file:")
-            {
-                "[secret]".clone_into(text);
+        for source in self.secrets().into_iter().flatten() {
+            if !source.starts_with("env:") && !source.starts_with("file:") {
+                "[secret]".clone_into(source);
             }
-        };
-        hide(&mut self.secret_key);
-        hide(&mut self.session_token);
-        hide(&mut self.bearer);
-        for tenant in &mut self.tenants {
-            hide(&mut tenant.secret_key);
-            hide(&mut tenant.session_token);
-            hide(&mut tenant.bearer);
-        }
-        if let Some(direct) = &mut self.direct {
-            hide(&mut direct.secret_key);
-            hide(&mut direct.session_token);
         }
         self
     }
 
     fn relative_to(mut self, folder: &Path) -> Self {
+        let direct_ca = self.direct.as_mut().map(|direct| &mut direct.ca_file);
         for path in [
             &mut self.ca_file,
             &mut self.tenants_file,
             &mut self.faults_file,
         ]
         .into_iter()
+        .chain(direct_ca)
         .flatten()
         {
             *path = folder.join(&*path);
         }
+        let sizes = [&mut self.sizes, &mut self.multipart_sizes];
+        for sizes in sizes.into_iter().flatten() {
+            sizes.make_relative_to(folder);
+        }
+        for secret in self.secrets().into_iter().flatten() {
+            make_relative_to(secret, folder);
+        }
         self
+    }
+
+    /// All values that are secrets, or say where one is.
+    fn secrets(&mut self) -> Vec<&mut Option<String>> {
+        let mut all = vec![
+            &mut self.secret_key,
+            &mut self.session_token,
+            &mut self.bearer,
+        ];
+        all.extend(self.tenants.iter_mut().flat_map(TenantEntry::secrets));
+        if let Some(direct) = &mut self.direct {
+            all.extend([&mut direct.secret_key, &mut direct.session_token]);
+        }
+        all
     }
 
     /// Overrides the values of the file with those of `flags`, key by key.
@@ -422,6 +481,13 @@ impl Scenario {
         }
         all.try_into()
             .map_err(|error: toml::de::Error| error.to_string())
+    }
+}
+
+/// Resolves the path of a secret that is in a file.
+fn make_relative_to(secret: &mut String, folder: &Path) {
+    if let Some(path) = secret.strip_prefix("file:") {
+        *secret = format!("file:{}", folder.join(path).display());
     }
 }
 
@@ -463,6 +529,34 @@ mod tests {
         assert!(scenario.keep);
         assert_eq!(scenario.mix, Some("get=1".parse().unwrap()));
         assert_eq!((scenario.stages.len(), scenario.faults.len()), (1, 1));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_that_names_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let tenants = folder.path().join("tenants");
+        std::fs::create_dir(&tenants).unwrap();
+        std::fs::write(
+            tenants.join("all.toml"),
+            "[[tenants]]\nname = \"a\"\nbearer = \"file:a.jwt\"\n",
+        )
+        .unwrap();
+        let path = folder.path().join("scenario.toml");
+        std::fs::write(
+            &path,
+            "tenants_file = \"tenants/all.toml\"\nca_file = \"ca.pem\"\nsizes = \"file:census\"\nsecret_key = \"file:key\"\n[direct]\nca_file = \"store.pem\"\nsecret_key = \"env:KEY\"\n",
+        )
+        .unwrap();
+        let scenario = Scenario::read(Some(&path), Scenario::default()).unwrap();
+        let within = |name: &str| folder.path().join(name);
+        let text = |name: &str| format!("file:{}", within(name).display());
+        assert_eq!(scenario.ca_file, Some(within("ca.pem")));
+        assert_eq!(scenario.sizes.unwrap().to_string(), text("census"));
+        assert_eq!(scenario.secret_key, Some(text("key")));
+        assert_eq!(scenario.tenants[0].bearer, Some(text("tenants/a.jwt")));
+        let direct = scenario.direct.unwrap();
+        assert_eq!(direct.ca_file, Some(within("store.pem")));
+        assert_eq!(direct.secret_key.as_deref(), Some("env:KEY"));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Object sizes: fixed, weighted, uniform, log-normal, or from a histogram file. Pure but for that file.
+//! Object sizes: fixed, weighted, uniform, log-normal, or from a histogram file. Pure, except for reading that file.
 
 use std::f64::consts::TAU;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -21,42 +21,72 @@ const HISTOGRAM_LINES: usize = 10_000;
 #[serde(try_from = "String", into = "String")]
 pub struct Sizes {
     text: String,
-    kind: Kind,
+    source: SizeSource,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
+enum SizeSource {
+    Given(SizeDistribution),
+    /// Read when a run begins: a result names the file too, and may be read on another machine.
+    File(PathBuf),
+}
+
+/// The sizes that a run draws.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum SizeDistribution {
     /// Each size with the cumulative weight up to it.
     Weighted(Vec<(u64, f64)>),
+    /// Both ends are possible.
     Uniform(u64, u64),
+    /// Limited by [`LOG_NORMAL_LIMIT`].
     LogNormal {
+        /// In bytes.
         median: f64,
+        /// Of the logarithm.
         sigma: f64,
     },
 }
 
-impl Sizes {
+impl SizeDistribution {
     /// The size for two random numbers from 0 to 1.
     pub(super) fn sample(&self, first: f64, second: f64) -> u64 {
-        match &self.kind {
-            Kind::Weighted(sums) => {
+        match self {
+            Self::Weighted(sums) => {
                 let total = sums.last().map_or(0.0, |(_, sum)| *sum);
                 let index = sums.partition_point(|(_, sum)| *sum <= first * total);
                 let found = sums.get(index).or_else(|| sums.last());
                 found.map_or(0, |(size, _)| *size)
             }
-            Kind::Uniform(from, to) => from + floor((to - from + 1) as f64 * first),
-            Kind::LogNormal { median, sigma } => {
+            Self::Uniform(from, to) => from + floor((to - from + 1) as f64 * first),
+            Self::LogNormal { median, sigma } => {
                 // Box and Muller (1958).
                 let normal = (-2.0 * (1.0 - first).ln()).sqrt() * (TAU * second).cos();
                 floor((median * (sigma * normal).exp()).min(LOG_NORMAL_LIMIT))
             }
         }
     }
+}
 
-    fn parse(text: &str) -> Result<Kind, String> {
+impl Sizes {
+    /// Resolves the path of a histogram file against `folder`.
+    pub(super) fn make_relative_to(&mut self, folder: &Path) {
+        if let SizeSource::File(path) = &mut self.source {
+            *path = folder.join(&*path);
+            self.text = format!("file:{}", path.display());
+        }
+    }
+
+    /// The distribution. Reads the histogram file if there is one.
+    pub(super) fn distribution(&self) -> Result<SizeDistribution, String> {
+        match &self.source {
+            SizeSource::Given(distribution) => Ok(distribution.clone()),
+            SizeSource::File(path) => histogram_file(path),
+        }
+    }
+
+    fn parse(text: &str) -> Result<SizeSource, String> {
         if let Some(path) = text.strip_prefix("file:") {
-            return histogram_file(Path::new(path));
+            return Ok(SizeSource::File(path.into()));
         }
         if let Some(range) = text.strip_prefix("uniform:") {
             let (from, to) = range.split_once("..").ok_or("write uniform:1KiB..1MiB")?;
@@ -64,7 +94,7 @@ impl Sizes {
             if from > to || to > OBJECT_LIMIT {
                 return Err("write uniform:SMALLEST..LARGEST, at most 5GiB".to_owned());
             }
-            return Ok(Kind::Uniform(from, to));
+            return Ok(SizeSource::Given(SizeDistribution::Uniform(from, to)));
         }
         if let Some(parameters) = text.strip_prefix("lognormal:") {
             let wrong = "write lognormal:MEDIAN:SIGMA, such as lognormal:64KiB:1.5";
@@ -74,13 +104,14 @@ impl Sizes {
             if median == 0 || !(0.0..=10.0).contains(&sigma) {
                 return Err(wrong.to_owned());
             }
-            return Ok(Kind::LogNormal {
+            return Ok(SizeSource::Given(SizeDistribution::LogNormal {
                 median: median as f64,
                 sigma,
-            });
+            }));
         }
         let parts = weighted::<ByteSize>(text, ':')?;
-        cumulative(parts.into_iter().map(|(size, weight)| (size.0, weight)))
+        let parts = parts.into_iter();
+        cumulative(parts.map(|(size, weight)| (size.0, weight))).map(SizeSource::Given)
     }
 }
 
@@ -94,7 +125,7 @@ fn floor(size: f64) -> u64 {
 }
 
 /// A file of lines `SIZE COUNT`, such as a census of a bucket.
-fn histogram_file(path: &Path) -> Result<Kind, String> {
+fn histogram_file(path: &Path) -> Result<SizeDistribution, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let mut parts = Vec::new();
@@ -126,7 +157,7 @@ fn histogram_file(path: &Path) -> Result<Kind, String> {
     cumulative(parts)
 }
 
-fn cumulative(parts: impl IntoIterator<Item = (u64, f64)>) -> Result<Kind, String> {
+fn cumulative(parts: impl IntoIterator<Item = (u64, f64)>) -> Result<SizeDistribution, String> {
     let mut sum = 0.0;
     let mut sums = Vec::new();
     for (size, weight) in parts {
@@ -139,19 +170,19 @@ fn cumulative(parts: impl IntoIterator<Item = (u64, f64)>) -> Result<Kind, Strin
     if sum <= 0.0 {
         return Err("no size has a positive weight".to_owned());
     }
-    Ok(Kind::Weighted(sums))
+    Ok(SizeDistribution::Weighted(sums))
 }
 
 impl Default for Sizes {
     fn default() -> Self {
         Self {
             text: "1KiB:40,16KiB:40,256KiB:18,1MiB:2".to_owned(),
-            kind: Kind::Weighted(vec![
+            source: SizeSource::Given(SizeDistribution::Weighted(vec![
                 (1 << 10, 40.0),
                 (16 << 10, 80.0),
                 (256 << 10, 98.0),
                 (1 << 20, 100.0),
-            ]),
+            ])),
         }
     }
 }
@@ -160,9 +191,9 @@ impl FromStr for Sizes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::parse(text).map(|kind| Self {
+        Self::parse(text).map(|source| Self {
             text: text.to_owned(),
-            kind,
+            source,
         })
     }
 }
@@ -180,7 +211,7 @@ mod tests {
     use super::*;
 
     fn drawn(sizes: &str, count: usize) -> Vec<u64> {
-        let sizes: Sizes = sizes.parse().unwrap();
+        let sizes = sizes.parse::<Sizes>().unwrap().distribution().unwrap();
         let mut random = fastrand::Rng::with_seed(3);
         let mut sizes: Vec<u64> = (0..count)
             .map(|_| sizes.sample(random.f64(), random.f64()))
@@ -225,8 +256,24 @@ mod tests {
         let sizes = drawn(&format!("file:{}", path.display()), 1000);
         assert!((870..930).contains(&sizes.iter().filter(|size| **size == 1024).count()));
         std::fs::write(&path, "1KiB\n").unwrap();
-        let wrong = format!("file:{}", path.display()).parse::<Sizes>();
-        assert!(wrong.unwrap_err().contains(":1: write SIZE and COUNT"));
+        let sizes: Sizes = format!("file:{}", path.display()).parse().unwrap();
+        assert!(
+            sizes
+                .distribution()
+                .unwrap_err()
+                .contains(":1: write SIZE and COUNT")
+        );
+    }
+
+    #[test]
+    fn path_of_a_histogram_file_is_relative_to_the_scenario() {
+        let mut sizes: Sizes = "file:census".parse().unwrap();
+        sizes.make_relative_to(Path::new("/loads"));
+        assert_eq!(sizes.to_string(), "file:/loads/census");
+        assert_eq!(sizes.source, SizeSource::File("/loads/census".into()));
+        // The result of another machine is read without its files.
+        let text = serde_json::to_string(&sizes).unwrap();
+        assert_eq!(serde_json::from_str::<Sizes>(&text).unwrap(), sizes);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::latency::Latencies;
 use super::operation::Operation;
 
+/// The begin of the label of a failure to connect.
+pub(super) const NO_CONNECTION: &str = "connect: ";
 /// Maximum number of different errors that are counted separately, for each side of a run.
 const ERRORS: usize = 64;
 /// Maximum number of intervals. Beyond it, each two become one.
@@ -61,9 +63,14 @@ pub(super) struct OperationFailure {
 }
 
 impl OperationFailure {
-    /// Whether the target has refused the request and therefore changed nothing.
+    /// Whether the target has refused the request.
     pub(super) fn is_refusal(&self) -> bool {
         self.is_response && self.label.starts_with('4')
+    }
+
+    /// Whether the request can have changed nothing: it was refused, or there was no connection to send it on.
+    pub(super) fn is_without_effect(&self) -> bool {
+        self.is_refusal() || (!self.is_response && self.label.starts_with(NO_CONNECTION))
     }
 }
 
@@ -450,6 +457,17 @@ mod tests {
             (2, 5_000_000)
         );
         assert_eq!(totals.error_latency.max(), 1);
+    }
+
+    #[test]
+    fn only_refusals_and_missing_connections_have_no_effect() {
+        let failure = |label: &str, is_response| {
+            let label = label.to_owned();
+            OperationFailure { label, is_response }.is_without_effect()
+        };
+        assert!(failure("403 AccessDenied", true) && failure("connect: timeout", false));
+        assert!(!failure("500", true) && !failure("timeout", false));
+        assert!(!failure("200 InternalError", true));
     }
 
     #[test]

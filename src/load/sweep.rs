@@ -244,6 +244,9 @@ impl Worker {
     /// Removes the objects and the unfinished uploads of this thread. Gives the number of objects that remain.
     pub(super) async fn clean(self: Rc<Self>) -> u64 {
         let mut left = 0;
+        if !self.ledger.borrow().is_used() {
+            return left;
+        }
         for side in 0..self.plan.sides.len() {
             for tenant in 0..self.plan.tenants.len() {
                 if let Some(caller) = self.caller(side, tenant) {

@@ -107,6 +107,15 @@ impl Picker {
 }
 
 impl TenantEntry {
+    /// Its values that are secrets, or say where one is.
+    pub(super) fn secrets(&mut self) -> [&mut Option<String>; 3] {
+        [
+            &mut self.secret_key,
+            &mut self.session_token,
+            &mut self.bearer,
+        ]
+    }
+
     /// Reads its secrets. `env` gives an environment variable.
     pub(super) fn identity(
         &self,

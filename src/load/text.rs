@@ -196,14 +196,13 @@ fn push_knee(out: &mut String, report: &Report) {
 
 fn push_faults(out: &mut String, report: &Report) {
     for fault in &report.faults {
-        let recovery = match fault.recovery {
-            Some(seconds) => format!("recovered {seconds:.1} s later"),
-            None => "did not recover".to_owned(),
-        };
         let _ = writeln!(
             out,
-            "fault {:.1} s to {:.1} s: {}: {recovery}",
-            fault.from, fault.until, fault.name
+            "fault {:.1} s to {:.1} s: {}: {}",
+            fault.from,
+            fault.until,
+            fault.name,
+            report.aftermath(fault)
         );
     }
 }

@@ -221,7 +221,7 @@ impl Worker {
             let worker = Rc::clone(&self);
             let (left, done, failure) = (Rc::clone(&left), Rc::clone(&done), Rc::clone(&failure));
             tasks.spawn_local(async move {
-                while let Some(next) = left.get().checked_sub(1) {
+                while let Some(next) = left.get().checked_sub(1).filter(|_| !worker.is_stopped()) {
                     left.set(next);
                     match worker.put_one().await {
                         Ok(()) => done.set(done.get() + 1),

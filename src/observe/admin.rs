@@ -103,7 +103,7 @@ pub(crate) fn reloaded(response: Option<ReloadResponse>) -> Response<String> {
 
 /// The response to a request for `/readyz`; with `?verbose` all parts are in it, as JSON.
 pub fn readyz(method: &Method, is_verbose: bool, readiness: &Readiness) -> Response<String> {
-    if let Some(refusal) = read_only(method, "/readyz") {
+    if let Some(refusal) = read_only(method) {
         return refusal;
     }
     let status = if readiness.is_ready() {
@@ -123,7 +123,7 @@ pub fn other_page(
     path: &str,
     metrics: impl FnOnce() -> (String, TextFormat),
 ) -> Response<String> {
-    if let Some(refusal) = read_only(method, path) {
+    if let Some(refusal) = read_only(method) {
         return refusal;
     }
     match path {
@@ -135,7 +135,7 @@ pub fn other_page(
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
         }
-        _ => error(path, StatusCode::NOT_FOUND, NOT_FOUND),
+        _ => error(StatusCode::NOT_FOUND, NOT_FOUND),
     }
 }
 
@@ -143,21 +143,18 @@ pub fn other_page(
 const NOT_FOUND: &str = "not found: see /, /tenants, /keys, /config, /livez, /readyz, /metrics, POST /reload and POST /keys/refresh";
 
 /// The refusal of a method that these pages do not have.
-pub(crate) fn read_only(method: &Method, path: &str) -> Option<Response<String>> {
+pub(crate) fn read_only(method: &Method) -> Option<Response<String>> {
     if matches!(*method, Method::GET | Method::HEAD) {
         return None;
     }
-    let mut response = error(path, StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
     let allow = HeaderValue::from_static("GET, HEAD");
     response.headers_mut().insert(ALLOW, allow);
     Some(response)
 }
 
-/// Why there is no page at `path`: as JSON, or as a line of text for a scraper.
-pub(crate) fn error(path: &str, status: StatusCode, why: &str) -> Response<String> {
-    if OF_SCRAPERS.contains(&path) {
-        return page(status, format!("{why}\n"));
-    }
+/// Why there is no page: as JSON, for each path.
+pub(crate) fn error(status: StatusCode, why: &str) -> Response<String> {
     json_page(status, format!("{:#}\n", json!({ "error": why })))
 }
 
@@ -189,11 +186,12 @@ mod tests {
     #[test]
     fn pages_are_read_only_and_have_one_name() {
         let metrics = || unreachable!("no other page has metrics");
-        let unknown = error("/livez/", StatusCode::NOT_FOUND, NOT_FOUND).into_body();
+        let unknown = error(StatusCode::NOT_FOUND, NOT_FOUND).into_body();
+        let post = error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD").into_body();
         for (method, path, status, body) in [
             (Method::GET, "/livez", 200, "ok\n"),
             (Method::HEAD, "/livez", 200, "ok\n"),
-            (Method::POST, "/livez", 405, "only GET and HEAD\n"),
+            (Method::POST, "/livez", 405, post.as_str()),
             (Method::GET, "/livez/", 404, unknown.as_str()),
         ] {
             let response = other_page(&method, path, metrics);

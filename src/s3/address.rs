@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use http::Uri;
 use memchr::memchr;
 
+use super::host::fits_port;
 use super::operation::Resource;
 use super::percent::{self, Plus};
 use crate::encoding::percent::{decode_leniently, push_encoded_path};
@@ -149,13 +150,11 @@ pub fn check_bucket(name: &str) -> Result<(), S3Error> {
 /// comparison or a log.
 fn host_name(host: &str) -> Result<&str, S3Error> {
     let (name, port) = split_port(host).ok_or_else(bad_host)?;
-    let port_fits = match port.strip_prefix(':') {
-        Some(digits) => {
-            digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
-        }
-        None => port.is_empty(),
-    };
-    if port_fits { Ok(name) } else { Err(bad_host()) }
+    if fits_port(port) {
+        Ok(name)
+    } else {
+        Err(bad_host())
+    }
 }
 
 /// Splits `[address]:port` or `name:port` before the colon, if the first part is well-formed.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::header::HOST;
 use http::uri::Authority;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Version};
 
 /// What a `Host` names, its port left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,38 @@ impl HostName {
             Some(address) => Self::Address(address),
             None => Self::Name(name),
         }
+    }
+}
+
+/// Why the `Host` of a request is an error: HTTP/1.1 requires one that is valid (RFC 9112 section 3.2).
+pub(crate) fn host_fault<B>(request: &Request<B>) -> Option<&'static str> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => Some("the request has more than one Host"),
+        (Some(host), None) if host.to_str().is_ok_and(is_valid) => None,
+        (Some(_), None) => Some("the Host is not a name or an address, with or without a port"),
+        (None, _) if request.version() == Version::HTTP_11 => Some("HTTP/1.1 requires a Host"),
+        (None, _) => None,
+    }
+}
+
+/// `uri-host [":" port]` (RFC 3986 section 3.2.2), with a port that exists.
+fn is_valid(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        let parts = rest.split_once(']');
+        return parts
+            .is_some_and(|(address, port)| address.parse::<Ipv6Addr>().is_ok() && fits_port(port));
+    }
+    let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+    !name.is_empty() && name.bytes().all(fits) && fits_port(port)
+}
+
+/// Whether what follows a name is nothing, or a colon and a port.
+pub(super) fn fits_port(text: &str) -> bool {
+    match text.strip_prefix(':') {
+        Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok(),
+        None => text.is_empty(),
     }
 }
 
@@ -105,6 +137,47 @@ mod tests {
             .header(HOST, "localhost")
             .header(HOST, "localhost");
         assert!(is_misdirected(&twice.body(()).unwrap(), &[]));
+    }
+
+    #[test]
+    fn host_must_be_one_and_valid() {
+        let fault = |version, hosts: &[&str]| {
+            let mut request = Request::builder().version(version);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            host_fault(&request.body(()).unwrap())
+        };
+        for host in [
+            "localhost",
+            "127.0.0.1:9001",
+            "[::1]",
+            "[::1]:65535",
+            "cosgate.svc.cluster.local.:9001",
+            "a_b",
+        ] {
+            assert_eq!(fault(Version::HTTP_11, &[host]), None, "{host}");
+        }
+        for host in [
+            "",
+            ":9001",
+            "a:",
+            "a:65536",
+            "127.0.0.1:99999999",
+            "a:80:80",
+            "a:+80",
+            "[::1",
+            "[::1]x",
+            "[x]",
+            "u@a",
+            "a/b",
+            "a b",
+        ] {
+            assert!(fault(Version::HTTP_11, &[host]).is_some(), "{host}");
+        }
+        assert!(fault(Version::HTTP_11, &["a", "a"]).is_some());
+        assert!(fault(Version::HTTP_11, &[]).is_some());
+        assert_eq!(fault(Version::HTTP_10, &[]), None);
     }
 
     #[test]

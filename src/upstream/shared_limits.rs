@@ -217,7 +217,7 @@ impl StoreThread {
             };
             if !is_said {
                 tracing::warn!(
-                    why = failure,
+                    cause = failure,
                     "shared limits: the Redis of [credentials.shared] is away: each cosgate keeps to its own limits"
                 );
                 is_said = true;

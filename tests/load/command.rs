@@ -1,12 +1,15 @@
 //! The command line: the embedded target, the files, the exit status.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Output, Stdio};
 
 use cosgate::load::Report;
+use rustix::process::{Pid, Signal};
 
 use crate::support::World;
-use crate::two_tenants;
+use crate::{objects, two_tenants};
 
 fn load(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cosgate"))
@@ -164,6 +167,7 @@ fn exit_status_reports_the_outcome() {
     for wrong in [
         &["--rate", "5", "--concurrency", "5"][..],
         &["--bucket", "b"],
+        &["--connect-to", "127.0.0.1:1"],
         &["no-such-file.toml"],
         &["--endpoint", "ftp://x", "--bucket", "b"],
         &["compare", "none.json", "none.json"],
@@ -177,6 +181,76 @@ fn exit_status_reports_the_outcome() {
         );
         assert!(text(&output.stderr).contains("error"), "{wrong:?}");
     }
+}
+
+/// A load in a process group of its own, as a shell starts it.
+fn start(arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_cosgate"))
+        .arg("load")
+        .args(arguments)
+        .env_remove("AWS_ACCESS_KEY_ID")
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for a line on standard error, and keeps reading there.
+fn wait_for_line(child: &mut Child, part: &str) {
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(part)), "{part}");
+    std::thread::spawn(move || lines.for_each(drop));
+}
+
+#[test]
+fn interrupt_from_a_terminal_still_verifies_and_removes() {
+    let mut child = start(&["--duration", "1h", "--mix", "put=1", "--sizes", "1KiB"]);
+    wait_for_line(&mut child, " s  ");
+    // A terminal sends the signal to the whole group.
+    let group = Pid::from_child(&child);
+    rustix::process::kill_process_group(group, Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let summary = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{summary}");
+    assert!(summary.contains("FAILED\n  interrupted\n"), "{summary}");
+    assert!(
+        summary.contains("0 lost, 0 corrupted, 0 phantom"),
+        "{summary}"
+    );
+    assert!(!summary.contains("could not be removed"), "{summary}");
+}
+
+#[test]
+fn termination_before_the_start_leaves_nothing_behind() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("load.toml");
+    let later = "start_at = \"2099-01-01T00:00:00Z\"";
+    fs::write(&scenario, two_tenants(world.gateway.addr, later)).unwrap();
+    let mut child = start(&[scenario.to_str().unwrap()]);
+    wait_for_line(&mut child, "waiting");
+    assert!(!objects(&world).is_empty());
+    rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("interrupted"));
+    assert!(objects(&world).is_empty());
+}
+
+#[test]
+fn rejects_an_output_that_cannot_be_written_before_the_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("none/r.json").display().to_string();
+    for option in ["--json", "--csv", "--html"] {
+        let output = load(&["--duration", "1h", option, &inside]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains("cannot write"), "{option}");
+    }
+    let good = folder.path().join("r.json");
+    let wrong = ["--bucket", "b", "--json", good.to_str().unwrap()];
+    assert_eq!(load(&wrong).status.code(), Some(2));
+    assert!(!good.exists(), "an attempt leaves no file");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use cosgate::emulator::{Emulator, EmulatorConfig, Faults};
 use cosgate::load::FaultControl;
 use cosgate::secret::Secret;
 
-use crate::support::{ACCOUNT, BUCKET, Gateway, emulator, toml};
-use crate::{run_with, try_run, two_tenants};
+use crate::support::{ACCOUNT, BUCKET, Gateway, World, emulator, toml};
+use crate::{objects, run_with, try_run, two_tenants};
 
 const SLOW_DOWN: &str = r#"
 duration = "4s"
@@ -92,4 +92,19 @@ fn rejects_a_schedule_without_fault_control() {
         FaultControl::None,
     );
     assert!(error.unwrap_err().contains("--faults-admin"));
+}
+
+#[test]
+fn a_schedule_that_cannot_be_set_leaves_nothing_behind() {
+    let world = World::new();
+    let text = "duration = \"1h\"\n[[faults]]\nservice = \"cos\"\ndo = \"reset\"";
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let ran = try_run(
+        &two_tenants(world.gateway.addr, text),
+        FaultControl::Admin(url),
+    );
+    assert!(ran.unwrap_err().contains("cannot set faults"));
+    assert!(objects(&world).is_empty());
 }

@@ -237,3 +237,19 @@ fn fails_when_the_target_refuses_everything() {
         "{error}"
     );
 }
+
+#[test]
+fn a_result_that_cannot_be_stored_is_reported_all_the_same() {
+    let world = World::new();
+    let key = "k".repeat(900);
+    let text = format!("requests = 20\nmix = \"put=1\"\njson_key = \"{key}\"");
+    let report = run(&two_tenants(world.gateway.addr, &text));
+    assert_eq!(report.sides[0].all.count, 20);
+    let [failure] = &report.failures[..] else {
+        panic!("{:?}", report.failures)
+    };
+    assert!(
+        failure.contains("cannot store") && failure.contains("400"),
+        "{failure}"
+    );
+}

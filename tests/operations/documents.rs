@@ -535,6 +535,13 @@ fn alerts_and_the_dashboard_name_metrics_that_exist() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&text("packaging/grafana/cosgate.json")).unwrap();
     assert_eq!(dashboard["uid"], "cosgate");
+    let panels = dashboard["panels"].to_string();
+    let shared = names
+        .iter()
+        .filter(|name| name.starts_with("cosgate_shared_limit"));
+    for name in shared {
+        assert!(panels.contains(name), "no panel shows {name}");
+    }
 }
 
 /// Prometheus's own tool, from Debian's package `prometheus`. `TEST_PROMTOOL` forbids to go without it.

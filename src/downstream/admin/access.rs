@@ -20,19 +20,22 @@ const CHALLENGE: HeaderValue =
 /// The refusal of a request that may not see its page.
 pub(super) fn refusal<B>(request: &Request<B>, server: &Server) -> Option<Response<String>> {
     let (path, headers) = (request.uri().path(), request.headers());
+    if let Some(fault) = host::host_fault(request) {
+        return Some(error(StatusCode::BAD_REQUEST, fault));
+    }
     if is_misdirected(request, server) {
-        return Some(misdirected(path));
+        return Some(misdirected());
     }
     if is_of_another_site(path, headers) {
         let why = "a page of another site cannot read this";
-        return Some(error(path, StatusCode::FORBIDDEN, why));
+        return Some(error(StatusCode::FORBIDDEN, why));
     }
     let token = server.admin_token.as_ref()?;
     if WITHOUT_TOKEN.contains(&path) || shows_token(headers, &token.value) {
         return None;
     }
     let why = "this page needs [server] admin_token: send \"Authorization: Bearer TOKEN\", or in a browser any user name and the token as the password";
-    let mut response = error(path, StatusCode::UNAUTHORIZED, why);
+    let mut response = error(StatusCode::UNAUTHORIZED, why);
     response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
     Some(response)
 }
@@ -40,16 +43,16 @@ pub(super) fn refusal<B>(request: &Request<B>, server: &Server) -> Option<Respon
 /// The refusal of a request for a change that is no POST, or that a web page has a browser send. The page of
 /// cosgate itself requests no change.
 pub(super) fn change_refusal<B>(request: &Request<B>) -> Option<Response<String>> {
-    let (path, headers) = (request.uri().path(), request.headers());
+    let headers = request.headers();
     if *request.method() != Method::POST {
-        let mut response = error(path, StatusCode::METHOD_NOT_ALLOWED, "only POST");
+        let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "only POST");
         let allow = HeaderValue::from_static("POST");
         response.headers_mut().insert(ALLOW, allow);
         return Some(response);
     }
     if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
         let why = "a web page cannot request this: use curl";
-        return Some(error(path, StatusCode::FORBIDDEN, why));
+        return Some(error(StatusCode::FORBIDDEN, why));
     }
     None
 }
@@ -72,9 +75,8 @@ fn is_misdirected<B>(request: &Request<B>, server: &Server) -> bool {
 }
 
 /// The response to a request under a name that is not the admin listener's (RFC 9110 section 15.5.20).
-fn misdirected(path: &str) -> Response<String> {
+fn misdirected() -> Response<String> {
     error(
-        path,
         StatusCode::MISDIRECTED_REQUEST,
         "this Host is not a name of the admin listener: use its address or localhost, or add the name to [server] admin_hosts",
     )
@@ -138,6 +140,9 @@ mod tests {
     /// The status that the request is refused with.
     fn refused(keys: &str, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
         let mut request = Request::builder().uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -175,7 +180,8 @@ mod tests {
                 "{keys} {path} {host}"
             );
         }
-        assert_eq!(refused("", "/tenants", &[]), None, "no browser");
+        let fault = refused("", "/tenants", &[("host", "127.0.0.1:99999999")]);
+        assert_eq!(fault, Some(400));
     }
 
     #[test]

@@ -137,7 +137,7 @@ async fn respond<B>(pages: &Arc<AdminPages>, request: &Request<B>) -> Response<S
             let readiness = pages.readiness.readiness(&shared, is_verbose).await;
             readyz(method, is_verbose, &readiness)
         }
-        "/" | "/config" | "/keys" | "/status.json" | "/tenants" => match read_only(method, path) {
+        "/" | "/config" | "/keys" | "/status.json" | "/tenants" => match read_only(method) {
             None => document(pages, request, StatusCode::OK).await,
             Some(refusal) => refusal,
         },
@@ -178,12 +178,12 @@ async fn document<B>(
                 DocumentError::Conflict(why) => (StatusCode::CONFLICT, why),
                 DocumentError::Unknown(why) => (StatusCode::NOT_FOUND, why),
             };
-            admin::error(&path, status, &why)
+            admin::error(status, &why)
         }
     });
     made.await.unwrap_or_else(|_| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
-        admin::error(request.uri().path(), status, "this page failed")
+        admin::error(status, "this page failed")
     })
 }
 
@@ -234,7 +234,7 @@ fn asset<B>(
     content_type: &'static str,
     text: &'static str,
 ) -> Response<String> {
-    match read_only(request.method(), request.uri().path()) {
+    match read_only(request.method()) {
         None => typed(StatusCode::OK, content_type, text),
         Some(refusal) => refusal,
     }
