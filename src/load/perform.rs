@@ -331,7 +331,7 @@ impl Worker {
         match (&sent, write.old) {
             (Ok(()), _) => ledger.put(group, write.id, write.serial),
             (Err(failure), Some(old)) if failure.is_without_effect() => {
-                ledger.put(group, write.id, old)
+                ledger.put(group, write.id, old);
             }
             (Err(failure), None) if failure.is_without_effect() => {}
             (Err(_), old) => {

@@ -639,7 +639,7 @@ async fn all(results: Vec<oneshot::Receiver<Driven>>) -> Result<Vec<Driven>, Str
 /// Waits until the run must end early.
 async fn interruption(mut interrupted: watch::Receiver<bool>) {
     if interrupted.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending().await // nobody is left who could interrupt
+        std::future::pending::<()>().await; // nobody is left who could interrupt
     }
 }
 
