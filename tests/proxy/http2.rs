@@ -1100,7 +1100,9 @@ async fn limits_memory_of_unread_refusals() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serves_a_slow_reader_within_the_pace() {
     let authority = Authority::new("ours");
-    let world = authority.serve(SHORT);
+    // It reads for several windows, each long enough for a machine that pauses.
+    let limits = "[server.limits]\nbody_window = \"2s\"\nbody_rate = 10000\n";
+    let world = authority.serve(limits);
     let client = Http2::connect(&authority, world.gateway.addr).await;
     let object = object(400_000);
     client
