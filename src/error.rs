@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 /// A request that failed. The client reads [`S3Error::message`]; the log gets [`S3Error::detail`] too.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ struct Inner {
     message: Cow<'static, str>,
     detail: Option<String>,
     elements: Vec<(&'static str, String)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     fault: Fault,
     status: StatusCode,
     retry_after: Option<u32>,
@@ -48,13 +49,14 @@ pub enum Fault {
 
 impl S3Error {
     /// An error of the client's making, with the text that the client will read: say what is wrong
-    /// and how to mend it.
+    /// and how to fix it.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             code,
             message: message.into(),
             detail: None,
             elements: Vec::new(),
+            headers: Vec::new(),
             fault: Fault::Client,
             status: code.status(),
             retry_after: None,
@@ -84,6 +86,13 @@ impl S3Error {
     #[must_use]
     pub fn element(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.elements.push((name, value.into()));
+        self
+    }
+
+    /// Adds `headers` to the response.
+    #[must_use]
+    pub(crate) fn headers(mut self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        self.0.headers = headers;
         self
     }
 
@@ -135,6 +144,11 @@ impl S3Error {
     /// What the document says beside code and message.
     pub fn elements(&self) -> &[(&'static str, String)] {
         &self.0.elements
+    }
+
+    /// What the response's head has besides.
+    pub(crate) fn own_headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.0.headers
     }
 
     /// The text for the log alone.

@@ -1,5 +1,5 @@
-//! What leaves cosgate and comes back: sealed with AES-256-GCM, so that only who has the secret can
-//! have written it or can read it.
+//! Sealed values, which leave cosgate and come back: with AES-256-GCM, so that only a holder of the secret
+//! can write or read one.
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 //!
 //! `counts.toml` keeps those of cosgate, and [`check`] fails when one has grown by more than [`TOLERANCE`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -18,6 +18,12 @@ use super::peers::{Proxy, Running, Scheme, Site};
 /// What a count may be above the one that is kept.
 pub(crate) const TOLERANCE: f64 = 0.03;
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/race/counts.toml");
+/// The head of that file.
+const HEAD: &str = "\
+# What one request of 1 KiB costs cosgate, for each build: `benches/race/run count --save` writes this, and `benches/race/run count`
+# fails when one of them has grown by more than 3 %. Instructions are those of the user, without hashing. CI counts the build of the
+# tests, which it has anyway: that tells whether a request got dearer, and `dist` how dear it is.
+";
 /// So often it is counted before a growth is believed.
 const ATTEMPTS: usize = 3;
 const OBJECT: u64 = 1024;
@@ -42,6 +48,16 @@ const ALLOCATORS: [&str; 10] = [
     "_rjem_rallocx",
 ];
 
+/// A build of cosgate, whose counts are compared with its own alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Build {
+    /// Profile `dist`, which is packaged.
+    Dist,
+    /// Profile `dev` with all features, as the tests have it.
+    Tests,
+}
+
 /// Counts of a request.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Counts {
@@ -58,20 +74,25 @@ pub(crate) struct GetAndPut {
 }
 
 /// Counts cosgate and compares it with what is kept; keeps it if `save`. Says whether it is within the bounds.
-pub(crate) fn check(site: &Site, save: bool) -> io::Result<bool> {
+pub(crate) fn check(site: &Site, build: Build, save: bool) -> io::Result<bool> {
     let mut now = count(site, Proxy::Cosgate)?;
+    let kept = fs::read_to_string(KEPT)?;
+    let mut kept: BTreeMap<Build, GetAndPut> = toml::from_str(&kept).map_err(io::Error::other)?;
     if save {
-        fs::write(KEPT, written(&now))?;
+        kept.insert(build, now);
+        fs::write(KEPT, written(&kept))?;
     }
-    let kept: GetAndPut = toml::from_str(&fs::read_to_string(KEPT)?).map_err(io::Error::other)?;
+    let kept = kept.get(&build).ok_or_else(|| {
+        io::Error::other("counts.toml has nothing of this build: run this with --save")
+    })?;
     for _ in 1..ATTEMPTS {
-        if now.growth(&kept).iter().all(Growth::is_allowed) {
+        if now.growth(kept).iter().all(Growth::is_allowed) {
             break;
         }
         // Work that the clock sets off, such as passing on the log, can only add to what requests need.
         now = now.least(&count(site, Proxy::Cosgate)?);
     }
-    let growth = now.growth(&kept);
+    let growth = now.growth(kept);
     for one in &growth {
         one.print();
     }
@@ -250,19 +271,23 @@ fn dump(pid: Pid, out: &Path, number: usize) -> io::Result<Totals> {
     })
 }
 
-fn written(counts: &GetAndPut) -> String {
-    let mut text = "# What one request of 1 KiB costs cosgate: `benches/race/run count --save` writes this, and `benches/race/run count`\n\
-         # fails when one of them has grown by more than 3 %. Instructions are those of the user, without hashing.\n"
-        .to_owned();
-    for (name, counts) in [("get", counts.get), ("put", counts.put)] {
-        let Counts {
-            instructions,
-            allocations,
-        } = counts;
-        let _ = write!(
-            text,
-            "\n[{name}]\ninstructions = {instructions:.0}\nallocations = {allocations:.2}\n"
-        );
+fn written(kept: &BTreeMap<Build, GetAndPut>) -> String {
+    let mut text = HEAD.to_owned();
+    for (build, counts) in kept {
+        let build = match build {
+            Build::Dist => "dist",
+            Build::Tests => "tests",
+        };
+        for (work, counts) in [("get", counts.get), ("put", counts.put)] {
+            let Counts {
+                instructions,
+                allocations,
+            } = counts;
+            let _ = write!(
+                text,
+                "\n[{build}.{work}]\ninstructions = {instructions:.0}\nallocations = {allocations:.2}\n"
+            );
+        }
     }
     text
 }

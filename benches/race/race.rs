@@ -63,6 +63,9 @@ enum Task {
     },
     /// Compares the instructions and allocations of a request with those in `counts.toml`.
     Count {
+        /// How the program is built.
+        #[arg(long, value_enum, default_value = "dist")]
+        build: counts::Build,
         /// Writes them there.
         #[arg(long)]
         save: bool,
@@ -94,9 +97,9 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         core: arguments.core,
     };
     match arguments.task {
-        Task::Count { save } => {
+        Task::Count { build, save } => {
             site.plain = upstream::start(Arc::new(Objects::new(&[KIB])), None)?;
-            counts::check(&site, save)
+            counts::check(&site, build, save)
         }
         Task::Memory { quick } => {
             site.plain = upstream::start(Arc::new(Objects::new(&[KIB, GIB])), None)?;

@@ -358,7 +358,7 @@ impl From<UploadFailure> for S3Error {
             UploadFailure::Payload(error) => error.into(),
             UploadFailure::UpstreamSlow => Self::new(
                 Code::GatewayTimeout,
-                "The storage took the body too slowly. Nothing was stored; send it again.",
+                "The store read the body too slowly. Nothing was stored; send it again.",
             )
             .fault(Fault::Upstream),
         }

@@ -27,10 +27,10 @@ use super::USAGE;
   cosgate certs certs
   cosgate certs /tmp/tls --name s3.test --name '*.s3.test' --name 192.0.2.7
 
-Whoever has ca.key can pretend to be any site to those who trust ca.pem. For production, take
-certificates from an authority of your own.")]
+Keep ca.key secret: anybody who has it can impersonate any site to clients that trust ca.pem.
+For production, use certificates from an authority of your own.")]
 pub(super) struct Arguments {
-    /// The folder for the files; made when it is not there
+    /// The folder for the files; cosgate makes it if it does not exist
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// One more name or address of the server; may be repeated

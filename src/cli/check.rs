@@ -1,4 +1,4 @@
-//! `cosgate check`: is this configuration good?
+//! `cosgate check`: validates a configuration.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -17,8 +17,8 @@ use super::{USAGE, cores};
 
 /// Check a configuration file and print every problem with its line.
 ///
-/// Exit status: 0 if the file can be used (warnings included), 2 if not. With `--diff` it prints what is
-/// otherwise in a second file: names of tenants, grants and keys, and never a secret.
+/// Exit status: 0 if the file can be used (warnings included), 2 if not. With `--diff` it prints the
+/// differences of two files: names of tenants, grants and keys, and never a secret.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate check --config config/example.toml

@@ -1,4 +1,4 @@
-//! `cosgate completions`: what makes a shell complete cosgate's commands and options.
+//! `cosgate completions`: completion scripts for shells.
 
 use std::process::ExitCode;
 

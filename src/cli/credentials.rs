@@ -123,7 +123,7 @@ struct KeyRequest {
         default_value = "cosgate"
     )]
     session_name: String,
-    /// What the role's trust policy requests
+    /// The external ID that the role's trust policy requires
     #[arg(long, value_name = "ID", requires = "role")]
     external_id: Option<String>,
     /// Where STS is: sts.tencentcloudapi.com, the internal domain or a gateway

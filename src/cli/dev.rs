@@ -140,7 +140,7 @@ const REGION: &str = "ap-guangzhou";
 const BUCKET: &str = "demo-1250000000";
 const ACCOUNT_ID: &str = "AKIDcosgateDev00000000000000000000000";
 const ACCOUNT_SECRET: &str = "cosgateDevAccountSecretKey000000";
-/// Whoever sends it gets a temporary key of carol's, for COS itself.
+/// A client that sends it gets a temporary key of carol's, for COS itself.
 const VEND_TOKEN: &str = "cosgate-demo-carol-container-token";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
@@ -385,13 +385,14 @@ fn welcome(
     let endpoint = format!("{scheme}://{listen}");
     let data = match &arguments.data {
         Some(folder) => format!("kept in {}", folder.display()),
-        None => "in a temporary folder, gone when this ends (keep them with --data DIR)".to_owned(),
+        None => "in a temporary folder that is removed at the end (keep them with --data DIR)"
+            .to_owned(),
     };
     let mut text = format!(
         r#"cosgate is ready on {endpoint}
 
   bucket "demo", region {REGION}: alice has alice/*, bob has bob/*, anyone on this machine has public/*
-  an embedded COS answers on http://{cos}, an embedded STS on http://{sts}
+  an embedded COS listens on http://{cos}, an embedded STS on http://{sts}
   objects are {data}
   a status page is on http://{admin}/
   metrics are on http://{admin}/metrics
@@ -479,14 +480,14 @@ fn cos_commands(to: &Destination, sts: SocketAddr) -> String {
 cos-python-sdk-v5, as carol, whose bucket has the APPID that COS's own SDKs want:
   {for_requests}python3 -c 'from qcloud_cos import *; cos = CosS3Client(CosConfig(Region="{REGION}", SecretId="{carol_id}", SecretKey="{carol_secret}", Scheme="{scheme}", Endpoint="s3.localhost", IP="{ip}", Port={port})); cos.put_object(Bucket="{BUCKET}", Key="carol/hello", Body=b"hello"); print(cos.get_object(Bucket="{BUCKET}", Key="carol/hello")["Body"].get_raw_stream().read())'
 
-curl, as nobody, and as alice with the header that a signature of S3 needs and curl does not add:
+curl, anonymous, and as alice with the header that S3 signatures need and curl does not add:
   curl{for_curl} -T README.md {at_public}
   curl{for_curl} --aws-sigv4 aws:amz:{REGION}:s3 --user {id}:{secret} -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -T README.md {at_alice}
 
 JavaScript, Go and Java: set path style (forcePathStyle: true, UsePathStyle = true, forcePathStyle(true)). Without it
-they look up demo.localhost, which is served here too, but which not every system resolves.
+they connect to demo.localhost. cosgate serves this name too, but not every system resolves it.
 
-a temporary key for COS itself, which the embedded one takes; carol's by a token, or one of your own scope:
+a temporary key for the embedded COS itself: carol's, by a token, or one with a scope of your own:
   curl{for_curl} -H "Authorization: {VEND_TOKEN}" {at_credentials}
   TENCENTCLOUD_SECRET_ID={ACCOUNT_ID} TENCENTCLOUD_SECRET_KEY={ACCOUNT_SECRET} {program} credentials --host http://{sts} --bucket {BUCKET} --region {REGION} --allow-prefix 'carol/*' --allow-action name/cos:PutObject
 "#

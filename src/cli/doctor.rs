@@ -54,7 +54,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     let stop = async {
-        let _ = tokio::signal::ctrl_c().await;
+        if super::process::end_signal().await.is_err() {
+            std::future::pending::<()>().await; // it goes on to its end
+        }
     };
     let mut last = None;
     let mut show = |finding: &Finding| {

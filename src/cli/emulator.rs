@@ -104,7 +104,7 @@ pub(super) struct Arguments {
 enum Sync {
     /// Before it is acknowledged
     Always,
-    /// When the operating system likes
+    /// When the operating system writes it
     Never,
 }
 

@@ -56,7 +56,7 @@ enum LoadCommand {
         /// The JSON of the later run
         after: PathBuf,
     },
-    /// Join the results of the shards of one run into the exact whole
+    /// Join the results of the shards of one run, exactly
     Merge {
         /// The JSON of each shard
         #[arg(required = true)]

@@ -14,7 +14,7 @@ use super::USAGE;
 #[command(after_help = "Example:
   cosgate man /usr/local/share/man/man1")]
 pub(super) struct Arguments {
-    /// The folder to write to; it is made if it is not there
+    /// The folder to write to; cosgate makes it if it does not exist
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }

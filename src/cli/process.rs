@@ -134,6 +134,16 @@ impl Signals {
     }
 }
 
+/// Completes at the first signal that would end a command: SIGHUP, SIGINT, SIGQUIT or SIGTERM.
+pub(super) async fn end_signal() -> io::Result<()> {
+    let mut signals = Signals::survive()?;
+    signals.catch_ends()?;
+    let hangup = signal(SignalKind::hangup())?;
+    signals.ends.push(("SIGHUP", hangup));
+    signals.end(|| {}, || {}).await;
+    Ok(())
+}
+
 /// For servers without a configuration file.
 pub(super) fn ignore_hangup() {
     tracing::warn!("SIGHUP ignored: this command has no configuration file to read again");

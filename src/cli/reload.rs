@@ -21,9 +21,9 @@ use super::check::{self, Disk};
 use super::systemd;
 
 /// The time between two looks at the watched files. A file must stay as it is from one to the next.
-const LOOK: Duration = Duration::from_secs(1);
-/// As many files are looked at in each [`LOOK`]; with more of them the looks are further apart.
-const FILES_A_LOOK: usize = 1000;
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// As many files are checked in each [`POLL_INTERVAL`]; with more of them the polls are further apart.
+const FILES_A_POLL: usize = 1000;
 /// Changes of one reload that the log has; the response to `POST /reload` has all.
 const LOGGED: usize = 100;
 
@@ -58,10 +58,10 @@ pub(super) struct Reloader {
     watch: Watch,
 }
 
-/// The files that are looked at.
+/// The files that are watched.
 struct Watch {
     files: Vec<(PathBuf, Extent)>,
-    /// Their states when they were last read, and at the last look.
+    /// Their states when they were last read, and at the last poll.
     taken: Vec<Option<FileState>>,
     seen: Vec<Option<FileState>>,
 }
@@ -139,7 +139,10 @@ impl Reloader {
     pub(super) fn start(mut self, requests: ReloadRequests) -> io::Result<()> {
         let run = move || {
             while let Some(waiting) = requests.wait(self.watch.pause()) {
-                let changed = self.watch.look();
+                if self.live.shared().is_draining() {
+                    continue; // no core takes a configuration any more: the requests are dropped, which responds 503
+                }
+                let changed = self.watch.poll();
                 if let Some(extent) = changed.filter(|_| waiting.is_empty()) {
                     self.reload(extent);
                 }
@@ -260,15 +263,15 @@ impl Watch {
         watch
     }
 
-    /// The time until the next look.
+    /// The time until the next poll.
     fn pause(&self) -> Duration {
-        let looks = self.files.len().div_ceil(FILES_A_LOOK).max(1);
-        LOOK.saturating_mul(u32::try_from(looks).unwrap_or(u32::MAX))
+        let polls = self.files.len().div_ceil(FILES_A_POLL).max(1);
+        POLL_INTERVAL.saturating_mul(u32::try_from(polls).unwrap_or(u32::MAX))
     }
 
-    /// What must be read again, if files have changed since they were read, and not since the last look:
+    /// What must be read again, if files have changed since they were read, and not since the last poll:
     /// nobody is writing them any more.
-    fn look(&mut self) -> Option<Extent> {
+    fn poll(&mut self) -> Option<Extent> {
         let now = self.states();
         let is_settled = now == self.seen;
         self.seen = now;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use cosgate::config::{Config, Listen, Server};
-use cosgate::downstream::listen::Listening;
+use cosgate::downstream::listen::{Listening, bind_tcp};
 use cosgate::downstream::live::LiveConfig;
 use cosgate::downstream::reloads::Reloads;
 use cosgate::downstream::{admin, server};
@@ -18,6 +18,7 @@ use cosgate::observe::{Metrics, ProgramLog, access_log};
 use cosgate::proxy::Shared;
 use cosgate::transport::descriptors;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::USAGE;
 use super::process::{self, Process, Signals};
@@ -87,7 +88,7 @@ pub(super) async fn serve(
     let mut sockets = Sockets::inherited();
     let listener = listener(&config.server, &mut sockets, manner.listen_key)?;
     let admin_listener = match sockets.admin()? {
-        None => bind_admin(config.server.admin, manner.admin_key)?,
+        None => bind_admin(&config.server, manner.admin_key)?,
         inherited => inherited,
     };
     let admin_address = admin_listener.as_ref().map(TcpListener::local_addr);
@@ -109,14 +110,8 @@ pub(super) async fn serve(
         Some(source) => Some(watch(source, &live, log)?),
         None => None,
     };
-    if let Some(listener) = admin_listener {
-        tracing::info!(admin = %listener.local_addr()?, "admin pages are ready");
-        let (live, reloads) = (Arc::clone(&live), reloads.clone());
-        tokio::spawn(async move {
-            let Err(error) = admin::run(listener, live, reloads).await;
-            tracing::error!(%error, "the admin listener failed");
-        });
-    }
+    let admin_pages =
+        admin_listener.map(|listener| serve_admin(listener, Arc::clone(&live), reloads.clone()));
     ready(&listener.local()?, admin_address);
     systemd::ready();
     let (first, second) = (Notify::new(), Notify::new());
@@ -127,14 +122,40 @@ pub(super) async fn serve(
     let listen_for_signals = async {
         drain_at_signals(signals, on_hangup, || reopen.reopen(), [&first, &second]).await;
     };
+    let drain = async {
+        first.notified().await;
+        begin_drain(&live.shared().config().server, admin_pages.as_ref());
+    };
     let served = tokio::select! {
-        served = server::run(listener, live, first.notified(), second.notified()) => served,
+        served = server::run(listener, Arc::clone(&live), drain, second.notified()) => served,
         () = listen_for_signals => Ok(()),
         () = systemd::feed_watchdog() => Ok(()),
     };
     log_writer.finish(LOG_FLUSH);
     traces.finish(LOG_FLUSH);
     served
+}
+
+fn serve_admin(
+    listener: TcpListener,
+    live: Arc<LiveConfig>,
+    reloads: Option<Reloads>,
+) -> JoinHandle<()> {
+    if let Ok(admin) = listener.local_addr() {
+        tracing::info!(%admin, "admin pages are ready");
+    }
+    tokio::spawn(async move {
+        let Err(error) = admin::run(listener, live, reloads).await;
+        tracing::error!(%error, "the admin listener failed");
+    })
+}
+
+/// Tells the supervisor. A process that takes over the port has admin pages of its own, which say that it is ready.
+fn begin_drain(server: &Server, admin_pages: Option<&JoinHandle<()>>) {
+    systemd::stopping(server.limits.drain_delay + server.limits.drain_timeout);
+    if let Some(admin_pages) = admin_pages.filter(|_| server.reuse_port) {
+        admin_pages.abort();
+    }
 }
 
 /// Notifies the first of `drains` at the first signal that ends the process, and the second at the second.
@@ -146,7 +167,6 @@ async fn drain_at_signals(
 ) {
     let signal = signals.end(&on_hangup, &on_user1).await;
     tracing::info!(signal, "drain begins; a second signal ends it at once");
-    systemd::stopping();
     first.notify_one();
     let signal = signals.end(&on_hangup, &on_user1).await;
     tracing::warn!(signal, "second signal: the drain ends at once");
@@ -173,11 +193,11 @@ fn listener(server: &Server, sockets: &mut Sockets, key: &str) -> io::Result<Lis
     made.map_err(|error| cannot_listen(listen, &error, key))
 }
 
-fn bind_admin(address: Option<SocketAddr>, key: &str) -> io::Result<Option<TcpListener>> {
-    let Some(address) = address else {
+fn bind_admin(server: &Server, key: &str) -> io::Result<Option<TcpListener>> {
+    let Some(address) = server.admin else {
         return Ok(None);
     };
-    let bound = TcpListener::bind(address);
+    let bound = bind_tcp(address, server.reuse_port);
     let bound = bound.map_err(|error| cannot_listen(&address, &error, key))?;
     Ok(Some(bound))
 }

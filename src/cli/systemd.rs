@@ -1,4 +1,4 @@
-//! What systemd gives a service, and what it is notified of: sockets, the state, the watchdog (`sd_listen_fds(3)`, `sd_notify(3)`).
+//! The contract with systemd: passed sockets, notified states and the watchdog (`sd_listen_fds(3)`, `sd_notify(3)`).
 
 use std::io;
 use std::net::TcpListener;
@@ -49,9 +49,13 @@ pub(super) fn reloading() {
     }
 }
 
-/// The drain begins.
-pub(super) fn stopping() {
-    notify(&[NotifyState::Stopping]);
+/// What the end of the process takes besides its drain.
+const END_TIME: Duration = Duration::from_secs(15);
+
+/// The drain begins, and may take as long as `drain`, even if that is more than the unit's `TimeoutStopSec`.
+pub(super) fn stopping(drain: Duration) {
+    let time = u32::try_from((drain + END_TIME).as_micros()).unwrap_or(u32::MAX);
+    notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(time)]);
 }
 
 /// Notifies the watchdog, if there is one, twice within its time that the thread of this runtime is alive: the

@@ -1,4 +1,4 @@
-//! What `cosgate --version` says: the version, the commit that it is built from, and the optional parts in it.
+//! The text of `cosgate --version`: the version, the commit that it is built from, and the optional parts in it.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! What a grant's `actions` may say: presets, and COS's own names.
+//! The `actions` of a grant: presets, and COS's own names.
 
 use super::problem::{Mistake, nearest, printable};
 

@@ -1,4 +1,4 @@
-//! How else than by a key a tenant is known, and from where it may call.
+//! The settings that admit callers without an access key, and those that restrict from where a tenant may call.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -45,7 +45,7 @@ const fn row(name: &'static str, kind: ActionKind, cos: &'static [&'static str])
 }
 
 /// Every action of S3 that cosgate knows, by name (AWS's service authorization reference, S3).
-pub const AWS_ACTIONS: &[AwsAction] = {
+const AWS_ACTIONS: &[AwsAction] = {
     use ActionKind::{Bucket, Key, Listing, Version};
     &[
         row("AbortMultipartUpload", Key, &["AbortMultipartUpload"]),

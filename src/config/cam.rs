@@ -79,12 +79,12 @@ pub enum Effect {
     Deny,
 }
 
-/// Why a policy is refused, and how to mend it.
+/// Why a policy is refused, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyError {
     /// What is wrong.
     pub message: String,
-    /// How to mend it.
+    /// How to fix it.
     pub fix: String,
 }
 

@@ -1,4 +1,4 @@
-//! What differs between two configurations, by name. Secrets are compared and never shown.
+//! The differences of two configurations, by name. Secrets are compared and never shown.
 
 use std::collections::HashMap;
 

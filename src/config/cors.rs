@@ -147,19 +147,19 @@ fn origin(text: &str) -> Result<Wildcard, Mistake> {
         return wrong("is the origin of every sandboxed page and file", fix);
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return wrong("is no origin: it has no scheme", EXAMPLE);
+        return wrong("is not an origin: it has no scheme", EXAMPLE);
     };
     let is_of_origin = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]*".contains(&byte);
     let is_of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.*".contains(&byte);
     if rest.is_empty() || !rest.bytes().all(is_of_origin) || !scheme.bytes().all(is_of_scheme) {
         return wrong(
-            "is no origin: it has more than scheme, host and port",
+            "is not an origin: it has more than scheme, host and port",
             EXAMPLE,
         );
     }
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         let fix = format!("write \"{}\"", text.to_ascii_lowercase());
-        return wrong("never comes: browsers write origins in lower case", &fix);
+        return wrong("never matches: browsers write origins in lower case", &fix);
     }
     let default_port = match scheme {
         "http" => ":80",
@@ -169,7 +169,7 @@ fn origin(text: &str) -> Result<Wildcard, Mistake> {
     if let Some(host) = rest.strip_suffix(default_port) {
         let fix = format!("write \"{scheme}://{host}\"");
         return wrong(
-            "never comes: browsers leave out the scheme's own port",
+            "never matches: browsers leave out the scheme's default port",
             &fix,
         );
     }

@@ -1,4 +1,4 @@
-//! How each kind of value is written. Every mistake says how to fix it, and none quotes a secret.
+//! The syntax of each kind of value. Every error says how to fix it, and none quotes a secret.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;

@@ -1,4 +1,4 @@
-//! `[identities.*]`: whose tokens are believed.
+//! `[identities.*]`: the identity providers whose tokens cosgate accepts.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `[issuers.*]`: who makes temporary keys, and with which key of its own.
+//! `[issuers.*]`: the CAM identities that temporary keys come from, each with its own key.
 
 use std::time::Duration;
 

@@ -69,7 +69,7 @@ impl SampleShare {
     /// Reads a percentage, `"2.5%"`.
     pub(super) fn read(text: &str) -> Result<Self, Mistake> {
         let refused = || {
-            let message = format!("`{}` is no percentage", super::problem::printable(text));
+            let message = format!("`{}` is not a percentage", super::problem::printable(text));
             Mistake::new(
                 message,
                 "write a share between \"0%\" and \"100%\", as \"2.5%\"",

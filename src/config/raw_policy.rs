@@ -306,7 +306,7 @@ fn listed(condition: &Condition) -> Result<Option<Vec<PrefixPattern>>, PolicyErr
             continue;
         };
         if operator != "string_like" || listed.is_some() {
-            let message = format!("`{operator}` on `{PREFIX}` cannot be judged here");
+            let message = format!("cosgate cannot evaluate `{operator}` on `{PREFIX}`");
             return Err(wrong(message, "write string_like, once, as \"folder%2F*\""));
         }
         let values = match value {

@@ -62,7 +62,7 @@ impl Section<'_> {
         self.secret(key)
     }
 
-    /// A PEM file that must be readable. TLS reads it later; only its first look is taken here.
+    /// A PEM file that must be readable. TLS reads it later; here it is only read once, so that mistakes are found.
     pub(super) fn pem(&self, key: &'static str) -> Option<PathBuf> {
         let text = self.text(key)?;
         let path = self.resolve(&text.value);

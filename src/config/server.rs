@@ -14,7 +14,7 @@ use super::unix;
 use super::vend;
 
 /// Length of a secret that seals: 256 bits in base64, without the padding and then some.
-pub(super) const SEAL_SECRET_BYTES: usize = 32;
+const SEAL_SECRET_BYTES: usize = 32;
 
 pub(super) fn server(section: Section<'_>) -> Option<Server> {
     let listen = unix::listen(&section);

@@ -207,7 +207,7 @@ impl SessionStatement {
             let named = ActionSet::named(written);
             if named.is_empty() {
                 let message = format!(
-                    "no action of S3 that is known here is `{}`",
+                    "`{}` is not an action of S3 that cosgate knows",
                     printable(written)
                 );
                 return Err(wrong(
@@ -335,7 +335,10 @@ fn prefixes(condition: &Value) -> Result<Option<Vec<KeyGlob>>, PolicyError> {
         return Err(wrong("its Condition has more than one operator", fix));
     };
     if operator != "StringLike" && operator != "StringEquals" {
-        let message = format!("its Condition `{}` is not kept here", printable(operator));
+        let message = format!(
+            "cosgate does not support its Condition `{}`",
+            printable(operator)
+        );
         return Err(wrong(message, fix));
     }
     let mut keys = keys.as_object().into_iter().flatten();
@@ -383,7 +386,7 @@ fn check_members(json: &Map<String, Value>, what: &str, known: &[&str]) -> Resul
             let message = format!("{what} has a member `{}`", printable(name));
             Err(wrong(
                 message,
-                format!("only {} are kept here", known.join(", ")),
+                format!("cosgate supports only {}", known.join(", ")),
             ))
         }
     }

@@ -1,4 +1,4 @@
-//! `sessions_not_before` and `revoked_sessions`: session keys that are taken back before their end.
+//! `sessions_not_before` and `revoked_sessions`: session keys that are revoked before they expire.
 
 use super::model::RevokedSessions;
 use super::problem::{Mistake, printable};

@@ -272,7 +272,7 @@ fn warn_of_writing_pages(section: &Section<'_>, anonymous: &Located<bool>, grant
     if anonymous.value && rules.any(CorsRule::lets_all_write) {
         let message =
             "a cors rule for \"*\" lets every web page change what the anonymous tenant has";
-        let fix = "name the origins, or leave GET and HEAD alone in the rule's methods";
+        let fix = "name the origins, or allow only GET and HEAD in the rule's methods";
         section.warning(&anonymous.origin, message, fix);
     }
 }

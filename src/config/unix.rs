@@ -1,4 +1,4 @@
-//! The listener as a Unix socket, and the users of this machine who come by it.
+//! The listener as a Unix socket, and the local users who connect to it.
 
 use std::collections::HashMap;
 use std::path::Path;

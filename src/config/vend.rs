@@ -1,4 +1,4 @@
-//! `vend`: whether a tenant's clients may have temporary keys themselves.
+//! `vend`: temporary keys for a tenant's own clients.
 
 use super::cam::PolicyError;
 use super::file::Located;
@@ -40,11 +40,11 @@ pub(super) fn vend(
     refuse_wide_policies(section, grants);
     let unfenced = match issuer {
         Some(IssuerKind::Static(_)) => {
-            Some("`vend` would hand out the key of a static issuer itself, which nothing fences")
+            Some("`vend` would give clients the static issuer's own key, which no policy narrows")
         }
         // STS takes no policy with this call: whoever had the key could do all that the role may.
         Some(IssuerKind::WebIdentity(_)) => {
-            Some("`vend` would hand out keys of a web identity, which no policy narrows")
+            Some("`vend` would give clients keys of a web identity, which no policy narrows")
         }
         _ => None,
     };
@@ -91,7 +91,8 @@ pub(super) fn refuse_common_tokens<'v>(root: &Section<'_>, vends: impl Iterator<
     let mut seen = std::collections::HashSet::new();
     let mut tokens = vends.flat_map(|vend| vend.tokens.iter().map(|token| token.value.expose()));
     if !tokens.all(|token| seen.insert(token)) {
-        let message = "two of `vend_tokens` are the same: nobody could know whose they are";
+        let message =
+            "two of `vend_tokens` are the same: cosgate could not tell which tenant sent one";
         let fix = "give each its own (`openssl rand -hex 32`)";
         root.error(&root.origin(), message, fix);
     }

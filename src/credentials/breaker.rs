@@ -72,9 +72,10 @@ impl Breaker {
         self.open.subscribe()
     }
 
-    /// Records the result of a call that began at `began`. Counts and logs it if that opens the breaker.
+    /// Records the result of a call to `issuer` that began at `began`. Counts and logs it if that opens the breaker.
     pub(super) fn record_result(
         &self,
+        issuer: &str,
         result: &Result<Issued, StsError>,
         began: Instant,
         counters: &CacheCounters,
@@ -88,7 +89,10 @@ impl Breaker {
             .is_err_and(|error| error.class.affects_all_calls());
         if self.record(has_failed, began, Instant::now(), fastrand::f64()) {
             counters.breaker_opened.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("calls to STS fail: held back for a while, live keys serve on");
+            tracing::error!(
+                issuer,
+                "calls to STS fail: cosgate pauses them, and live keys stay in use"
+            );
         }
     }
 
@@ -224,7 +228,12 @@ mod tests {
         ] {
             for _ in 0..10 {
                 let refused = StsError::new(StsClass::of(code), code, "no");
-                breaker.record_result(&Err(refused), Instant::now(), &CacheCounters::default());
+                breaker.record_result(
+                    "main",
+                    &Err(refused),
+                    Instant::now(),
+                    &CacheCounters::default(),
+                );
             }
         }
         assert!(breaker.open_until(Instant::now()).is_none());

@@ -28,6 +28,7 @@ use crate::observe::CacheCounters;
 use crate::secret::Secret;
 use crate::tenant::Tenant;
 use crate::tenant::policy::tenant_policy;
+use crate::timestamp::Timestamp;
 use crate::upstream::dial::Roots;
 
 /// A key is given up this long before its end, or longer where COS may take longer to respond.
@@ -202,6 +203,19 @@ impl Cache {
         let made = self.made.sum(|entry| u64::from(entry.has_live(now)));
         let fixed = self.entries.iter().filter(|entry| entry.has_live(now));
         fixed.count() + usize::try_from(made).unwrap_or(usize::MAX)
+    }
+
+    /// When the first of the live keys ends.
+    pub fn first_key_end(&self) -> Option<Timestamp> {
+        let now = Instant::now();
+        let mut ends: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.live_key_end(now))
+            .collect();
+        self.made
+            .each(|_, entry| ends.extend(entry.live_key_end(now)));
+        ends.into_iter().min()
     }
 
     /// Requests that found a live key.

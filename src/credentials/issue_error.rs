@@ -59,15 +59,15 @@ impl NoKey {
                 "Too many requests wait for a temporary key. Please reduce your request rate."
             }
             Self::Queued => {
-                "More clients need a first temporary key than the gateway may get at this moment. Please send the request again after the time in Retry-After."
+                "Too many clients wait for their first temporary key. Please send the request again after the time in Retry-After."
             }
             Self::Ending => "The gateway is shutting down. Please send the request again.",
             Self::LongPolicy => LONG_POLICY,
             Self::Refused => {
-                "The key service refuses the configuration of this gateway. Only its operator can fix this: the reason is in the gateway's log."
+                "The key service refuses the configuration of this gateway. Only the operator can fix this: the gateway's log has the reason."
             }
             Self::RefusedByStore => {
-                "The storage refuses the temporary keys of the key service at the moment. Please try again later."
+                "The store refuses the temporary keys of the key service at the moment. Please try again later."
             }
             Self::Unavailable => {
                 "The key service gives no temporary key at the moment. Please try again later."
@@ -160,12 +160,7 @@ mod tests {
                 "gives no temporary key",
                 true,
             ),
-            (
-                KEY_REFUSED,
-                Code::ServiceUnavailable,
-                "storage refuses",
-                true,
-            ),
+            (KEY_REFUSED, Code::ServiceUnavailable, "store refuses", true),
             (
                 "AuthFailure.SecretIdNotFound",
                 Code::ServiceUnavailable,

@@ -122,6 +122,11 @@ impl StsIssuer {
             .await
     }
 
+    /// Its name in the configuration; empty without one.
+    pub(super) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
     /// The same for a key that lives for `duration`.
     pub async fn issue_for(
         &self,

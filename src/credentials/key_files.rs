@@ -77,7 +77,7 @@ impl WatchedKey {
         match self.location.read() {
             Ok(key) => {
                 if last.good.is_some() {
-                    tracing::info!(issuer = self.issuer, "the issuer's key is new");
+                    tracing::info!(issuer = self.issuer, "the issuer's key has changed");
                 }
                 last.key = Arc::new(key);
                 last.good = Some(now);

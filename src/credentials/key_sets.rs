@@ -247,7 +247,7 @@ impl KeySetSource {
             let keys = KeySet::parse(&text).map_err(|error| error.to_string())?;
             self.tenants.replace_keys(self.identity, keys);
             progress.text = text;
-            tracing::info!(identity = self.name, "the key set is new");
+            tracing::info!(identity = self.name, "the key set has changed");
         }
         self.tenants.confirm_keys(self.identity, wall_clock());
         Ok(())

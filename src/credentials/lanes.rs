@@ -168,8 +168,12 @@ impl Drop for LaneCall {
         if result.is_ok() {
             self.backlog.record_call(self.began.elapsed()); // a failed call does not say how long calls take
         }
-        self.breaker
-            .record_result(&result, self.began, self.entry.counters());
+        self.breaker.record_result(
+            self.backlog.issuer(),
+            &result,
+            self.began,
+            self.entry.counters(),
+        );
         self.entry.finish(result, fastrand::f64());
     }
 }

@@ -1,4 +1,4 @@
-//! What Tencent's audit calls a tenant. Pure.
+//! The names of tenants in Tencent's audit log. Pure.
 
 use sha2::{Digest as _, Sha256};
 

@@ -262,7 +262,7 @@ impl SharedKeys {
     fn leave(link: &mut Link, why: &str) {
         tracing::warn!(
             why,
-            "the Redis of [credentials.shared] is away: each cosgate calls STS itself"
+            "the Redis of [credentials.shared] does not respond: each cosgate calls STS itself"
         );
         link.connection = None;
         link.away_until = Some(Instant::now() + AWAY);

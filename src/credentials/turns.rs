@@ -94,7 +94,7 @@ impl Turns {
                     .next()
                     .is_some_and(|next| Arc::ptr_eq(next, &ticket.wake));
                 if !is_next || state.in_flight >= self.in_flight {
-                    None // whoever takes or gives back a turn wakes the next one
+                    None // each call that takes or gives back a turn wakes the next one
                 } else {
                     let ready = state.limiter.ready_at(now);
                     if ready <= now {

@@ -201,7 +201,7 @@ impl Vendor {
         offer.cloned().ok_or_else(|| {
             S3Error::new(
                 Code::AccessDenied,
-                "Access Denied: no keys are handed out here; set vend = true for the tenant.",
+                "Access Denied: you cannot get temporary keys. Ask the operator to set vend = true for your tenant.",
             )
         })
     }
@@ -358,7 +358,7 @@ impl VendCall {
         let result = call.await;
         issuer
             .breaker
-            .record_result(&result, began, &issuer.counters);
+            .record_result(issuer.issuer.name(), &result, began, &issuer.counters);
         let made = result.map_err(|error| VendFailure::of(&error, self.scope.is_whole))?;
         let left = made.life.saturating_sub(LEAST_LEFT);
         let unfit = |why| {

@@ -45,12 +45,16 @@ impl Cache {
         given || self.entries().is_empty() || self.entries().iter().any(has_key)
     }
 
-    /// Has each issuer fetch the key of one tenant, again if its last call failed: the way to find out
-    /// whether it gives keys.
-    pub fn try_issuers(&self) {
+    /// Has each issuer fetch the key of one tenant, with each `attempt` (from 0) of the next: the way to find
+    /// out whether it gives keys. STS may refuse the policy of one tenant and give keys to all others.
+    pub fn try_issuers(&self, attempt: usize) {
         for issuer in 0..self.issuers().len() {
-            let mut entries = self.entries().iter();
-            if let Some(entry) = entries.find(|entry| entry.scope().issuer == issuer) {
+            let of_issuer = || {
+                let entries = self.entries().iter();
+                entries.filter(move |entry| entry.scope().issuer == issuer)
+            };
+            let turn = attempt.checked_rem(of_issuer().count());
+            if let Some(entry) = turn.and_then(|turn| of_issuer().nth(turn)) {
                 entry.retry();
             }
         }

@@ -1,5 +1,5 @@
-//! What browsers learn of pages of other origins: the response to a preflight, and the headers of every
-//! other response (Fetch standard, section 3.2; S3's API reference, `OPTIONS object`).
+//! CORS: the response to a preflight, and the headers of every other response for pages of other origins
+//! (Fetch standard, section 3.2; S3's API reference, `OPTIONS object`).
 
 use std::borrow::Cow;
 

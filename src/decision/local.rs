@@ -49,7 +49,7 @@ pub(super) fn response(
         Local::CreatedBefore => {
             return Err(S3Error::new(
                 Code::BucketAlreadyOwnedByYou,
-                "The bucket is yours already, and needs no creating.",
+                "You already have this bucket.",
             ));
         }
         Local::Location => document(xml::location(region)),

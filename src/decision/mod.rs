@@ -14,7 +14,7 @@ use http::{Method, Response};
 
 use crate::config::Config;
 use crate::error::S3Error;
-use crate::rewrite::{self, Look, UpstreamRequest};
+use crate::rewrite::{self, Precheck, UpstreamRequest};
 use crate::s3::S3Request;
 use crate::s3::sts::is_sts;
 use crate::s3::vend::is_vend;
@@ -58,7 +58,7 @@ pub struct Forward<'t, 'r> {
     /// The head for COS, unsigned.
     pub request: UpstreamRequest,
     /// The HEADs that COS gets before; most requests need none.
-    pub looks: Vec<Look<'t, 'r>>,
+    pub prechecks: Vec<Precheck<'t, 'r>>,
     /// The body.
     pub payload: PayloadPlan,
 }
@@ -121,9 +121,13 @@ pub fn decide<'t, 'r>(
         Ok(None) => {}
         Err(error) => return refuse(Step::Authorize, error, Some(permit)),
     }
-    let upstream = rewrite::request(&permit, head, &config.upstream)
-        .and_then(|request| Ok((request, rewrite::looks(&permit, head, &config.upstream)?)));
-    let (request, looks) = match upstream {
+    let upstream = rewrite::request(&permit, head, &config.upstream).and_then(|request| {
+        Ok((
+            request,
+            rewrite::prechecks(&permit, head, &config.upstream)?,
+        ))
+    });
+    let (request, prechecks) = match upstream {
         Ok(upstream) => upstream,
         Err(error) => return refuse(Step::Rewrite, error, Some(permit)),
     };
@@ -131,7 +135,7 @@ pub fn decide<'t, 'r>(
         Ok(payload) => Decision::Forward(Forward {
             permit,
             request,
-            looks,
+            prechecks,
             payload,
         }),
         Err(error) => refuse(Step::Payload, error, Some(permit)),

@@ -153,7 +153,7 @@ fn has_rights(headers: &HeaderMap) -> Result<bool, S3Error> {
     if by_word && by_grantees {
         return Err(S3Error::new(
             Code::InvalidRequest,
-            "Say the access rights in x-amz-acl or in x-amz-grant- headers, not in both.",
+            "Give the access rights in x-amz-acl or in x-amz-grant- headers, not in both.",
         ));
     }
     Ok(by_word || by_grantees)

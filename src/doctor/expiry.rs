@@ -1,4 +1,4 @@
-//! What an expired key gets. STS has to give a key of a short life, and doctor waits for its end.
+//! The probe of an expired key. STS has to give a key of a short life, and doctor waits for its end.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const SHORTEST: Duration = Duration::from_mins(1);
 pub(super) const LONGEST: Duration = Duration::from_mins(16);
 /// After the end of its life, for the store's clock.
 const AFTER: Duration = Duration::from_secs(2);
-const CHECK: &str = "an expired key";
+pub(super) const CHECK: &str = "an expired key";
 
 /// Fetches a key for the tenant, waits until it has expired, and uses it with either signature.
 pub(super) async fn probe(

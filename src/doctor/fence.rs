@@ -1,4 +1,4 @@
-//! What a tenant's own key can do, and what it must not be able to.
+//! The probes of a tenant's own key: the requests that it must allow, and those that it must refuse.
 //!
 //! cosgate refuses both kinds of forbidden request itself. Here they go to the store directly: the
 //! second fence is the policy inside the key.
@@ -105,8 +105,14 @@ async fn must_not(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Fin
     }
     for (check, call) in cases {
         let finding = probes.finding(ProbeArea::Fence, check).sent(&call);
+        let writes = check.starts_with("Put");
+        if writes {
+            probes.wrote_outside.set(true); // also if it is stopped before the response comes
+        }
         let seen = probes.bucket.send(&call, key).await;
-        let is_written = check.starts_with("Put") && !seen.as_ref().is_ok_and(Seen::is_denied);
+        if writes && seen.as_ref().is_ok_and(Seen::is_denied) {
+            probes.wrote_outside.set(false);
+        }
         findings.push(match seen {
             Ok(seen) if seen.is_denied() => {
                 finding.came(&seen).is(ProbeResult::Ok, "the policy inside the key refuses it")
@@ -120,14 +126,11 @@ async fn must_not(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Fin
                 .change("report this with `--json`, and give the tenant a bucket of its own until it is clear"),
             Err(error) => finding.came(error).is(ProbeResult::Warning, "no whole response: it is not known"),
         });
-        if is_written {
-            findings.extend(remove_outside(probes, key).await);
-        }
     }
 }
 
 /// Removes what must not have been written. The key may do that, if it could write at all.
-async fn remove_outside(probes: &GrantProbes<'_>, key: &Credential) -> Option<Finding> {
+pub(super) async fn remove_outside(probes: &GrantProbes<'_>, key: &Credential) -> Option<Finding> {
     let object = format!("{}fence", probes.folder.outside.as_ref()?);
     let call = Call::new(Method::DELETE, &object);
     let seen = probes.bucket.send(&call, key).await;

@@ -1,4 +1,4 @@
-//! What doctor found: one finding a probe, as a table and as JSON. No field holds a secret.
+//! The findings of doctor: one a probe, as a table and as JSON. No field holds a secret.
 
 use std::fmt::{self, Write as _};
 

@@ -12,11 +12,12 @@ mod keys;
 mod network;
 mod store;
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::clock::{Clock, wall_clock};
 use crate::config::{
@@ -36,6 +37,7 @@ const TENANTS: usize = 5;
 const GRANTS: usize = 5;
 /// The probes of one grant end after this.
 const GRANT_TIME: Duration = Duration::from_mins(3);
+const STOPPED: &str = "stopped: the other probes were not made";
 /// What follows the start of a grant's prefix.
 const FOLDER: &str = ".cosgate-doctor-";
 
@@ -135,6 +137,7 @@ impl DoctorRun<'_> {
                 read_only: self.options.read_only,
                 expiry: (!self.has_waited).then_some(self.options.waits),
                 is_static: keyed.is_static(),
+                wrote_outside: Cell::new(false),
             };
             if !probes.reach(&own, findings).await {
                 continue;
@@ -244,6 +247,8 @@ struct GrantProbes<'p> {
     expiry: Option<bool>,
     /// The key is permanent, and no policy fences it.
     is_static: bool,
+    /// An object outside the grant may have been written, and is not removed yet.
+    wrote_outside: Cell<bool>,
 }
 
 impl GrantProbes<'_> {
@@ -253,7 +258,7 @@ impl GrantProbes<'_> {
         &self,
         keyed: &keys::ProbedTenant,
         own: &Arc<Credential>,
-        stop: impl Future<Output = ()>,
+        mut stop: impl Future<Output = ()> + Unpin,
         findings: &mut Findings<'_>,
     ) -> bool {
         let mut wide = None;
@@ -263,18 +268,11 @@ impl GrantProbes<'_> {
             if let Some(wide) = &wide {
                 store::probe(self, wide, findings).await;
             }
-            if let Some(waits) = self.expiry {
-                findings.extend(expiry::probe(self, keyed, waits).await);
-            }
-        };
-        let time = match self.expiry {
-            Some(true) => GRANT_TIME + expiry::LONGEST,
-            _ => GRANT_TIME,
         };
         let ended = tokio::select! {
             () = all => None,
-            () = stop => Some((true, "stopped: the other probes were not made")),
-            () = sleep(time) => {
+            () = &mut stop => Some((true, STOPPED)),
+            () = sleep(GRANT_TIME) => {
                 Some((false, "the store is so slow that the other probes were not made"))
             }
         };
@@ -282,11 +280,43 @@ impl GrantProbes<'_> {
             let finding = self.finding(ProbeArea::Store, "all other probes");
             findings.push(finding.is(ProbeResult::Fail, why));
         }
+        if self.wrote_outside.get() {
+            findings.extend(fence::remove_outside(self, own).await);
+        }
         if self.writes_to().is_some() {
             let key = wide.as_ref().unwrap_or(own);
             findings.push(clean_up::clean_up(self, key).await);
         }
-        ended.is_some_and(|(is_stopped, _)| is_stopped)
+        let is_stopped = ended.is_some_and(|(is_stopped, _)| is_stopped);
+        match self.expiry {
+            Some(waits) if !is_stopped => self.expired(keyed, waits, stop, findings).await,
+            _ => is_stopped,
+        }
+    }
+
+    /// Probes an expired key; returns whether that was stopped. It comes last, since the keys that clean up can
+    /// expire while it waits.
+    async fn expired(
+        &self,
+        keyed: &keys::ProbedTenant,
+        waits: bool,
+        stop: impl Future<Output = ()>,
+        findings: &mut Findings<'_>,
+    ) -> bool {
+        let probed = tokio::select! {
+            probed = timeout(GRANT_TIME + expiry::LONGEST, expiry::probe(self, keyed, waits)) => probed,
+            () = stop => {
+                let finding = self.finding(ProbeArea::Store, expiry::CHECK);
+                findings.push(finding.is(ProbeResult::Fail, STOPPED));
+                return true;
+            }
+        };
+        let slow = || {
+            let finding = self.finding(ProbeArea::Store, expiry::CHECK);
+            vec![finding.is(ProbeResult::Fail, "no whole response in time")]
+        };
+        findings.extend(probed.unwrap_or_else(|_| slow()));
+        false
     }
 
     fn finding(&self, part: ProbeArea, check: &'static str) -> Finding {
@@ -341,11 +371,11 @@ impl GrantProbes<'_> {
     fn judge_reached(&self, finding: Finding, seen: &Seen) -> (Finding, bool) {
         let grant = self.bucket.grant;
         if seen.is_permitted() || seen.status == 416 {
-            let meaning = "the bucket is there, and the signature is right";
+            let meaning = "the bucket exists, and the signature is right";
             return (finding.is(ProbeResult::Ok, meaning), true);
         }
         if seen.is_denied() {
-            let meaning = "the bucket is there, and the key may not read in it";
+            let meaning = "the bucket exists, and the key may not read in it";
             let verdict = if grant.allows("name/cos:GetObject") {
                 ProbeResult::Warning
             } else {
@@ -372,7 +402,7 @@ impl GrantProbes<'_> {
             ),
             _ if seen.status >= 500 => ("the store has a fault", "run doctor again".to_owned()),
             _ => (
-                "this is no response of COS to a read",
+                "COS would not respond so to a read: another server may be at this address",
                 "check `endpoint` and `signature` in [upstream]".to_owned(),
             ),
         };

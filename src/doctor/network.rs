@@ -112,7 +112,7 @@ async fn probe(endpoint: &Endpoint, clock: &Clock) -> (Finding, Option<i64>) {
             (judge_tls(finding, endpoint), offset)
         }
         Ok((_, Err(error))) => {
-            let meaning = "the host takes connections, and does not speak HTTP";
+            let meaning = "the host accepts connections, but does not speak HTTP";
             let change = format!("check `endpoint` and `connect_to` in {table}");
             let finding = finding.came(error).is(ProbeResult::Fail, meaning);
             (finding.change(change), None)
@@ -171,7 +171,10 @@ fn unreachable(finding: Finding, error: &DialError, table: &str) -> Finding {
                 "set `ca_file` in {table} if the host has a private CA; check the name in `endpoint`"
             ),
         ),
-        DialError::Authority(_) => ("the name is none", format!("check `endpoint` in {table}")),
+        DialError::Authority(_) => (
+            "the host's name is not valid",
+            format!("check `endpoint` in {table}"),
+        ),
         DialError::Connect(_) | DialError::ConnectTimeout(_) | DialError::Proxy(_) => (
             "no connection",
             format!("check `endpoint` and `connect_to` in {table}, and this machine's firewall"),

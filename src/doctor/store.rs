@@ -1,4 +1,4 @@
-//! How the store behaves where the documents of COS are silent. Each probe says what cosgate makes of it.
+//! The probes of the store where the documents of COS are silent. Each says what its result means for cosgate.
 
 use std::time::Duration;
 
@@ -319,7 +319,7 @@ impl StoreProbes<'_> {
                     finding.is(ProbeResult::Ok, "the condition is kept")
                 }
                 (true, _) => finding.is(ProbeResult::Note, "the store refused the request for another reason: it is not known whether it keeps the condition"),
-                (false, S3) if self.grant.bucket.signature == S3 => finding.is(ProbeResult::Warning, "the store ignores it. cosgate looks first, so only uploads at the same moment can overwrite each other"),
+                (false, S3) if self.grant.bucket.signature == S3 => finding.is(ProbeResult::Warning, "the store ignores it. cosgate checks first, so only uploads at the same moment can overwrite each other"),
                 (false, S3) => finding.is(ProbeResult::Note, "cosgate does not use this signature here"),
                 (false, Cos) if name == "if-none-match" => finding.is(ProbeResult::Note, "cosgate sends x-cos-forbid-overwrite instead"),
                 (false, Cos) => finding

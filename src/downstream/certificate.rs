@@ -1,4 +1,4 @@
-//! What a client's certificate says of it, once TLS has found it good.
+//! The identity in a client's certificate, once TLS has verified it.
 
 use std::fmt;
 

@@ -21,7 +21,7 @@ use crate::downstream::tls::{about, certificates};
 use crate::transport::file_state::FileState;
 
 /// Between two looks at the file of the revocation list.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes of a revocation list at most.
 const CRL_BYTES: u64 = 16 << 20;
 
@@ -108,7 +108,7 @@ impl ClientVerifier {
         match verifier {
             Ok(verifier) => {
                 self.current.store(Arc::new(verifier));
-                tracing::info!("the revocation list of client certificates is new");
+                tracing::info!("the revocation list of client certificates has changed");
             }
             Err(error) => tracing::warn!(
                 %error,
@@ -118,11 +118,11 @@ impl ClientVerifier {
     }
 }
 
-/// Looks at the file until nobody needs the verifier any more. A thread of its own: a file system that
+/// Watches the file until nobody needs the verifier any more. A thread of its own: a file system that
 /// hangs must not hold a core.
 fn watch(verifier: &Weak<ClientVerifier>, mut last: Option<FileState>) {
     loop {
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
         let Some(verifier) = verifier.upgrade() else {
             return;
         };

@@ -26,8 +26,8 @@ const DEFAULT_FIELDS: usize = 100;
 /// How long a drain waits for a head that may be in flight already. Clients do not send a request again whose new
 /// connection is closed before the response.
 const LAST_HEAD: Duration = Duration::from_secs(1);
-/// How often a drain looks whether that head has come.
-const LAST_HEAD_LOOK: Duration = Duration::from_millis(10);
+/// How often a drain checks whether that head has come.
+const LAST_HEAD_POLL: Duration = Duration::from_millis(10);
 
 /// Serves requests on `stream` until its client or its limits end it. `draining` completes when the
 /// program ends: then the request in flight is the last.
@@ -108,7 +108,7 @@ async fn last_head(draining: impl Future<Output = ()>, stream_state: &StreamStat
     draining.await;
     let end = Instant::now() + LAST_HEAD;
     while stream_state.phase().0 == Phase::Head && Instant::now() < end {
-        sleep(LAST_HEAD_LOOK).await;
+        sleep(LAST_HEAD_POLL).await;
     }
 }
 

@@ -105,7 +105,7 @@ pub(crate) async fn serve<S>(
                 connection.as_mut().graceful_shutdown();
                 deadline.close();
             }
-            () = sleep_until(deadline.next) => match deadline.look(limits) {
+            () = sleep_until(deadline.next) => match deadline.check(limits) {
                 None => {}
                 Some(ConnectionEnd::GoAway) => {
                     connection.as_mut().graceful_shutdown();
@@ -272,7 +272,7 @@ impl<'a> Http2Deadline<'a> {
     }
 
     /// How the connection ends if it has reached a limit. Otherwise sets the next time to check.
-    fn look(&mut self, limits: &ServerLimits) -> Option<ConnectionEnd> {
+    fn check(&mut self, limits: &ServerLimits) -> Option<ConnectionEnd> {
         let now = Instant::now();
         if self.stream_state.written() != self.written {
             self.written = self.stream_state.written();

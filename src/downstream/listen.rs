@@ -139,7 +139,7 @@ impl Listening {
 }
 
 /// Listens on `address`, with room for [`BACKLOG`] connections; `shares_port` with other processes of this user.
-pub(crate) fn bind_tcp(address: SocketAddr, shares_port: bool) -> io::Result<StdTcpListener> {
+pub fn bind_tcp(address: SocketAddr, shares_port: bool) -> io::Result<StdTcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?; // a restart finds the last one's connections in TIME_WAIT
     socket.set_reuse_port(shares_port)?;

@@ -42,7 +42,7 @@ impl<F: Future> Future for OnWake<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
-        this.state.set_task(cx.waker()); // before the look: a wake after it reaches this task
+        this.state.set_task(cx.waker()); // before the check: a wake after it reaches this task
         if !this.state.is_woken.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }

@@ -1,9 +1,11 @@
 //! Readiness: whether new requests should be sent here, part by part.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::clock::wall_clock;
@@ -15,7 +17,7 @@ use crate::rewrite::request::authority;
 /// How long a probe waits for the first key of all.
 const KEY_TIME: Duration = Duration::from_secs(1);
 /// How often it looks for that.
-const KEY_LOOK: Duration = Duration::from_millis(10);
+const KEY_POLL: Duration = Duration::from_millis(10);
 /// For this long COS is taken to be as the last connection to it showed.
 const REACH_FRESH: Duration = Duration::from_secs(5);
 /// How long a connection to COS may take.
@@ -28,6 +30,8 @@ const REGIONS: usize = 8;
 pub(super) struct ReadinessCheck {
     /// The keys that readiness waits for are there, or have been tried.
     has_keys: AtomicBool,
+    /// How often a probe has had the issuers try.
+    attempts: AtomicUsize,
     reached: Mutex<Option<(Instant, PartState)>>,
 }
 
@@ -59,10 +63,10 @@ impl ReadinessCheck {
         };
         if !self.has_keys.load(Ordering::Relaxed) {
             if !credentials.has_given_key() {
-                credentials.try_issuers();
+                credentials.try_issuers(self.attempts.fetch_add(1, Ordering::Relaxed));
                 let given = async {
                     while !credentials.has_given_key() {
-                        sleep(KEY_LOOK).await;
+                        sleep(KEY_POLL).await;
                     }
                 };
                 let _ = timeout(KEY_TIME, given).await;
@@ -99,29 +103,37 @@ impl ReadinessCheck {
     }
 }
 
-/// Connects to each region, one bucket standing for all of it.
+/// Connects to all regions at once, one bucket standing for each.
 async fn reach(shared: &Shared) -> PartState {
     let mut regions = BTreeMap::new();
-    let tenants = shared.config().tenants.iter();
-    for grant in tenants.flat_map(|tenant| &tenant.grants) {
+    let tenants = shared.config().tenants.iter().map(|tenant| &tenant.grants);
+    let templates = shared.config().templates.iter();
+    let templates = templates.map(|template| &template.grants);
+    for grant in tenants.chain(templates).flatten() {
         if regions.len() == REGIONS {
             break;
         }
         let host = || authority(&shared.config().upstream, grant);
         regions.entry(grant.region.as_str()).or_insert_with(host);
     }
-    let dialer = shared.dialer();
-    let mut failures = Vec::new();
-    for (region, host) in &regions {
-        match timeout(REACH_TIME, dialer.dial(host)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => failures.push(format!("{region}: {error}")),
-            Err(_) => failures.push(format!("{region}: no connection in {REACH_TIME:?}")),
-        }
+    let tried = regions.len();
+    let dialer = Arc::new(shared.dialer());
+    let mut dials = JoinSet::new();
+    for (region, host) in regions {
+        let (region, dialer) = (region.to_owned(), Arc::clone(&dialer));
+        dials.spawn(async move {
+            match timeout(REACH_TIME, dialer.dial(&host)).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(format!("{region}: {error}")),
+                Err(_) => Some(format!("{region}: no connection in {REACH_TIME:?}")),
+            }
+        });
     }
-    let holds = failures.is_empty() || failures.len() < regions.len();
+    let mut failures: Vec<_> = dials.join_all().await.into_iter().flatten().collect();
+    failures.sort();
+    let holds = failures.is_empty() || failures.len() < tried;
     let detail = match failures.as_slice() {
-        [] => format!("{} regions can be reached", regions.len()),
+        [] => format!("{tried} regions can be reached"),
         failures => failures.join("; "),
     };
     part("cos", holds, false, detail)

@@ -116,21 +116,29 @@ pub async fn run(
         }
     };
     let limit = live.shared().config().server.limits.drain_timeout;
-    drain(cores, &stage, limit, cut).await
+    drain(cores, &live, &stage, limit, cut).await
 }
 
 /// Ends the cores: requests in flight get until `limit`, or until `cut` completes.
 async fn drain(
     cores: Vec<Core>,
+    live: &LiveConfig,
     stage: &watch::Sender<DrainStage>,
     limit: Duration,
     cut: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let began = Instant::now();
-    let opened: Vec<_> = cores.iter().map(|core| Arc::clone(&core.open)).collect();
-    let connections = || -> usize { opened.iter().map(|open| open.load(Ordering::Relaxed)).sum() };
+    let connections: usize = cores
+        .iter()
+        .map(|core| core.open.load(Ordering::Relaxed))
+        .sum();
+    let requests = || {
+        let [_, requests, _] = live.shared().metrics().open_now();
+        requests
+    };
     tracing::info!(
-        connections = connections(),
+        connections,
+        requests = requests(),
         "no new connections from here on; requests in flight may finish"
     );
     stage.send_replace(DrainStage::Draining);
@@ -141,7 +149,7 @@ async fn drain(
         () = sleep(limit) => false,
         () = cut => false,
     };
-    let cut_short = if in_time { 0 } else { connections() };
+    let cut_short = if in_time { 0 } else { requests() };
     if !in_time {
         tracing::warn!("requests were still in flight at the end of the drain; they are cut");
         stage.send_replace(DrainStage::Stopped);

@@ -2,7 +2,7 @@
 //! show.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -33,8 +33,8 @@ struct TlsFiles {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Demands {
     authority: Option<[u8; 32]>,
-    /// The list itself is read again by the verifier.
-    has_revocations: bool,
+    /// The file of revoked certificates. The verifier reads it again by itself.
+    revocations: Option<PathBuf>,
     is_required: bool,
 }
 
@@ -95,7 +95,7 @@ impl TlsFiles {
             own: Some([digest(&tls.cert)?, digest(&tls.key)?]),
             demands: Demands {
                 authority,
-                has_revocations: tls.client_crl.is_some(),
+                revocations: tls.client_crl.clone(),
                 is_required,
             },
         })

@@ -287,6 +287,18 @@ impl EmulatorShared {
     }
 }
 
+/// The store in the folder `data`, with the buckets and objects that `config` names.
+fn open_store(config: &EmulatorConfig, data: PathBuf) -> io::Result<Store> {
+    let store = Store::open(data, config.fsync)?;
+    for (name, region) in &config.buckets {
+        store.create_bucket(name, region, clock())?;
+    }
+    if let Some(folder) = &config.seed {
+        seed::seed(&store, folder, &config.appid)?;
+    }
+    Ok(store)
+}
+
 impl Emulator {
     /// Starts an emulator. It fails when a listener cannot be bound or the data cannot be read.
     pub fn start(mut config: EmulatorConfig) -> io::Result<Self> {
@@ -297,15 +309,8 @@ impl Emulator {
             let data = folder.path().to_owned();
             (Some(folder), data)
         };
-        let is_temporary = folder.is_some();
-        let store = Arc::new(Store::open(data, config.fsync)?);
-        for (name, region) in &config.buckets {
-            store.create_bucket(name, region, clock())?;
-        }
-        if let Some(folder) = &config.seed {
-            seed::seed(&store, folder, &config.appid)?;
-        }
-        if is_temporary {
+        let store = open_store(&config, data)?;
+        if folder.is_some() {
             store.snapshot()?; // a reset restores the start
         }
         let mut accounts = vec![EmulatorAccount {
@@ -318,7 +323,7 @@ impl Emulator {
             counters: Arc::default(),
             faults: Arc::default(),
             keys: Arc::new(AccountKeys::new(accounts)),
-            store,
+            store: Arc::new(store),
         };
         shared.faults.set(std::mem::take(&mut config.faults));
         let tls = config.tls.take().map(EmulatorTls::read).transpose()?;

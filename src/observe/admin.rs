@@ -1,4 +1,4 @@
-//! The admin pages: is it alive, is it ready, what did it count.
+//! The admin pages as text: liveness, readiness, metrics and reloads.
 
 use std::fmt::Write as _;
 
@@ -64,7 +64,7 @@ impl Readiness {
     }
 }
 
-/// The identity provider whose keys are in `state`. Its outage must not take cosgate away from all other callers.
+/// The identity provider whose keys are in `state`. Its outage must not affect all other callers.
 pub fn identity_part(state: &KeyState) -> PartState {
     let detail = match (state.usable, state.age) {
         (true, None) => "keys are in the configuration".to_owned(),
@@ -96,7 +96,7 @@ pub(crate) fn reloaded(response: Option<ReloadResponse>) -> Response<String> {
         Some(response) => page(StatusCode::UNPROCESSABLE_ENTITY, response.text),
         None => page(
             StatusCode::SERVICE_UNAVAILABLE,
-            "no reload: cosgate ends, has no configuration file, or too many requests wait for one\n",
+            "not reloaded: cosgate is shutting down, has no configuration file, or too many reloads are pending\n",
         ),
     }
 }

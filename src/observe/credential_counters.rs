@@ -1,4 +1,4 @@
-//! What the cache of temporary keys counts.
+//! The counters of the cache of temporary keys.
 
 use std::sync::atomic::AtomicU64;
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Upper bounds of the buckets: in microseconds, and in seconds as the text formats write them.
-pub(super) const BOUNDS: [(u64, &str); 17] = [
+const BOUNDS: [(u64, &str); 17] = [
     (500, "0.0005"),
     (1_000, "0.001"),
     (2_500, "0.0025"),

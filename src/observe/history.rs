@@ -27,7 +27,7 @@ pub struct ProgramTotals {
     pub(super) upstream: HistogramTotal,
 }
 
-/// What happened between two looks. Rates are per second, times in milliseconds.
+/// What happened between two samples. Rates are per second, times in milliseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct RateSample {
     /// The end of the span, in seconds since 1970.

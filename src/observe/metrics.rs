@@ -52,13 +52,18 @@ pub struct CoreMetrics {
     last_errors: LastErrors,
 }
 
-/// How long the requests for one operation took.
+/// How long the requests for one operation took, for each of [`CLASSES`].
+type OperationTimes = [RequestTimes; CLASSES.len()];
+
+/// How long requests took.
 #[derive(Debug, Default)]
-struct OperationTimes {
-    /// For each of [`CLASSES`], from the head to the response's last byte.
-    whole: [Histogram; CLASSES.len()],
-    first_byte: Histogram,
-    upstream: Histogram,
+pub(super) struct RequestTimes {
+    /// From the head to the response's last byte.
+    pub(super) whole: Histogram,
+    /// To the head of COS's response.
+    pub(super) first_byte: Histogram,
+    /// COS alone.
+    pub(super) upstream: Histogram,
 }
 
 /// What is counted for one tenant.
@@ -363,16 +368,12 @@ impl Metrics {
 
     /// What the program has done since its start.
     pub fn totals(&self) -> ProgramTotals {
+        let rows = || self.cores.iter().flat_map(|core| &core.times);
         let of_class = |class: usize| {
-            let rows = 0..OPERATIONS;
-            let cores = self.cores.iter();
-            let times = cores.flat_map(|core| rows.clone().map(move |row| (core, row)));
-            HistogramTotal::of(times.filter_map(|(core, row)| core.whole_time(row, class)))
+            HistogramTotal::of(rows().filter_map(|row| Some(&row.get(class)?.whole)))
         };
         let classes: [HistogramTotal; CLASSES.len()] = std::array::from_fn(of_class);
-        let cores = self.cores.iter();
-        let upstream =
-            cores.flat_map(|core| (0..OPERATIONS).filter_map(|row| core.upstream_time(row)));
+        let upstream = rows().flatten().map(|times| &times.upstream);
         ProgramTotals {
             requests: classes.each_ref().map(HistogramTotal::count),
             received: self.total(Event::BytesReceived),
@@ -468,10 +469,8 @@ impl CoreMetrics {
         self.add(Event::BytesReceived, ended.received);
         self.add(Event::BytesSent, ended.sent);
         let class = usize::from(ended.status.as_u16() / 100).saturating_sub(1);
-        if let Some(times) = self.times.get(row) {
-            if let Some(whole) = times.whole.get(class) {
-                whole.observe(ended.duration);
-            }
+        if let Some(times) = self.request_times(row, class) {
+            times.whole.observe(ended.duration);
             if let Some(first_byte) = ended.first_byte {
                 times.first_byte.observe(first_byte);
             }
@@ -506,16 +505,8 @@ impl CoreMetrics {
         self.errors.get(step as usize)?.get(code as usize)
     }
 
-    pub(super) fn whole_time(&self, row: usize, class: usize) -> Option<&Histogram> {
-        self.times.get(row)?.whole.get(class)
-    }
-
-    pub(super) fn first_byte_time(&self, row: usize) -> Option<&Histogram> {
-        Some(&self.times.get(row)?.first_byte)
-    }
-
-    pub(super) fn upstream_time(&self, row: usize) -> Option<&Histogram> {
-        Some(&self.times.get(row)?.upstream)
+    pub(super) fn request_times(&self, row: usize, class: usize) -> Option<&RequestTimes> {
+        self.times.get(row)?.get(class)
     }
 
     pub(super) fn key_wait(&self) -> &Histogram {

@@ -1,4 +1,4 @@
-//! What is seen from outside: counters, one line for each request, the program's own log, and the admin pages.
+//! Observability: metrics, one line for each request, the program's own log, and the data of the admin pages.
 
 pub mod access_log;
 pub mod admin;

@@ -1,4 +1,4 @@
-//! What Linux says of this process, as Prometheus's own client libraries show it. Elsewhere nothing.
+//! The `process_*` metrics of Prometheus's own client libraries, read from Linux. Elsewhere there are none.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What the head declares of the body: its mode, its framing and its length.
+//! The body as the head declares it: its mode, its framing and its length.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 

@@ -1,4 +1,4 @@
-//! What COS reports it stored, against what was sent: the last check of an upload, end to end.
+//! The last check of an upload, end to end: the checksum that COS reports against that of the sent bytes.
 
 use std::fmt;
 

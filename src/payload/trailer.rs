@@ -1,4 +1,4 @@
-//! What follows the last chunk: the announced trailer, its signature, and the empty line of the end.
+//! The trailer after the last chunk: its announced lines, its signature, and the empty line of the end.
 
 use super::{ChunkSignatures, PayloadError};
 use crate::encoding::hex::parse_hex32;

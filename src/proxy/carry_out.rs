@@ -52,8 +52,8 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<Response<ResponseBody>, S3Error> {
         in_flight.record.step = Step::Rewrite;
-        if !forward.looks.is_empty() {
-            Box::pin(self.look_first(forward.looks, forward.permit.request(), in_flight)).await?; // its conditions hold
+        if !forward.prechecks.is_empty() {
+            Box::pin(self.precheck(forward.prechecks, forward.permit.request(), in_flight)).await?; // its conditions hold
         }
         in_flight.record.step = Step::Payload;
         let body = self.payload(

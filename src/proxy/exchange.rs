@@ -1,4 +1,4 @@
-//! One exchange with COS: a key, a fresh head, a signature, the response. And when to try once more.
+//! One exchange with COS: key, fresh head, signature, response, and the decision to try again.
 
 use std::sync::Arc;
 
@@ -75,6 +75,7 @@ impl Proxy {
         let mut tries = Tries::of(operation, conditional);
         self.budget.earn();
         let mut fresh = Some(fresh);
+        let mut may_be_done = false;
         loop {
             in_flight.record.step = Step::Credential;
             in_flight.record.begins(TracePartKind::Key);
@@ -89,6 +90,7 @@ impl Proxy {
                 Ok(raw) => raw,
                 Err(failure) => {
                     in_flight.record.ends(None);
+                    may_be_done |= failure.may_be_done();
                     self.retry_after_failure(failure, &body.body, &mut tries)?;
                     continue;
                 }
@@ -101,6 +103,9 @@ impl Proxy {
                 return self.accept(call, raw, &credential, in_flight).await;
             }
             let refused = Box::pin(self.refused(call, raw, &credential)).await;
+            if may_be_done && is_done_before(operation, &refused.error) {
+                return Ok(no_content());
+            }
             self.retry_after_refusal(refused, call, &mut tries, || {
                 entry.reject(credential.generation)
             })?;
@@ -153,7 +158,8 @@ impl Proxy {
     ) -> UpstreamRefusal {
         let status = raw.response.status();
         let mut refused = self.read_error(raw, permit).await;
-        if head.method == Method::HEAD
+        let sent = permit.request().operation.upstream_method();
+        if sent == Some(Method::HEAD)
             && matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
             && let Some(why) = Box::pin(self.fetch_reason(permit, head, credential)).await
         {
@@ -290,7 +296,7 @@ impl Proxy {
         Err(match failure {
             SendFailure::Timeout => S3Error::new(
                 Code::GatewayTimeout,
-                "The storage did not respond in time. Try again later.",
+                "The store did not respond in time. Try again later.",
             )
             .fault(Fault::Upstream)
             .detail(failure.to_string()),
@@ -434,13 +440,11 @@ impl Proxy {
         let rewriter = ResponseRewriter::new(permit, signature, reader.is_native, location);
         let is_rewritten = rewriter.is_some();
         let shaper = Shaper::new(permit.tenant(), Direction::Download);
-        let body = ResponseBody::stream(
-            incoming,
-            lease,
-            &in_flight.stream_state,
-            self.pace(),
-            rewriter,
-        );
+        let mut pace = self.pace();
+        if request.operation.may_fail_after_success() {
+            pace.bytes = 1; // white space now and then, while COS copies or joins parts (436/7742, 436/10881)
+        }
+        let body = ResponseBody::stream(incoming, lease, &in_flight.stream_state, pace, rewriter);
         let mut body = body.shaped(shaper);
         if is_rewritten {
             Box::pin(body.begin()).await.map_err(|failure| {
@@ -461,7 +465,7 @@ impl Proxy {
             self.metrics.count(Event::StoredOtherwise);
             S3Error::new(
                 Code::InternalError,
-                "The storage reports another checksum than that of the bytes it was sent. Send them again.",
+                "The store reports a checksum that differs from that of the sent bytes. Send them again.",
             )
             .fault(Fault::Upstream)
             .detail(stored.to_string())
@@ -537,7 +541,8 @@ impl Proxy {
             is_key_refused: rewrite::is_credential_refusal(upstream.status, &error),
             is_time_refused: date.is_some(),
             is_body_damaged,
-            error: rewrite::upstream_error(upstream.status, &error, permit),
+            error: rewrite::upstream_error(upstream.status, &error, permit)
+                .headers(rewrite::delete_marker(upstream.status, &upstream.headers)),
         }
     }
 
@@ -585,6 +590,31 @@ enum ExchangeFailure {
     UsedUp,
 }
 
+impl ExchangeFailure {
+    /// Whether COS may have done what was requested, though its response did not come.
+    fn may_be_done(&self) -> bool {
+        let Self::Send(failure) = self else {
+            return false;
+        };
+        match failure {
+            SendFailure::Broken(_) | SendFailure::Framing(_) | SendFailure::Timeout => true,
+            SendFailure::Connect(_) | SendFailure::Unsent => false,
+        }
+    }
+}
+
+/// Whether the refusal of a second try shows that the first one was carried out: an upload that was aborted is not
+/// there any more.
+fn is_done_before(operation: Operation, refusal: &S3Error) -> bool {
+    operation == Operation::AbortMultipartUpload && refusal.code() == Code::NoSuchUpload
+}
+
+fn no_content() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 impl From<S3Error> for ExchangeFailure {
     fn from(error: S3Error) -> Self {
         Self::Refused(error)
@@ -619,7 +649,7 @@ fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response
 fn bad_gateway(detail: impl Into<String>) -> S3Error {
     S3Error::new(
         Code::BadGateway,
-        "The storage could not be reached, or gave no valid response. Try again.",
+        "The store could not be reached, or sent no valid response. Try again.",
     )
     .fault(Fault::Upstream)
     .detail(detail)

@@ -27,6 +27,11 @@ use crate::tenant::Connection;
 /// What follows the fields is read whole up to this many bytes: the end of such a form is seen before
 /// COS gets the file's length.
 const SMALL: u64 = 64 * 1024;
+/// The same for `fetch` of Node.js, which before version 23 left out the line end after the last boundary.
+/// <https://github.com/nodejs/undici/pull/3625>
+const SMALL_OF_NODE: u64 = 8 * 1024 * 1024;
+/// What its boundaries begin with.
+const BOUNDARY_OF_NODE: &str = "----formdata-undici-";
 
 impl Proxy {
     /// A form's life, beside that of all other requests in [`Proxy::forward`]: its fields are read
@@ -124,7 +129,8 @@ async fn file(
     boundary: &Boundary,
     hold: &mut GatherHold,
 ) -> Result<Arriving, S3Error> {
-    if rest > SMALL {
+    let is_of_node = boundary.as_str().starts_with(BOUNDARY_OF_NODE);
+    if rest > if is_of_node { SMALL_OF_NODE } else { SMALL } {
         let file = FormFile::new(boundary.as_str(), rest, None)?;
         return Ok(arriving.form(read, file));
     }

@@ -1,4 +1,4 @@
-//! How much memory the few bodies of known callers that are gathered may hold: XML, objects of unknown
+//! The memory limit of the few bodies of known callers that are gathered: XML, objects of unknown
 //! length, small forms. It is charged as the bytes come, so that to announce a body costs nobody anything.
 
 use std::cell::RefCell;
@@ -71,7 +71,7 @@ impl GatherHold {
 pub(super) fn no_room() -> S3Error {
     S3Error::new(
         Code::SlowDown,
-        "Too many requests whose bodies must be held in memory at once; send fewer at a time.",
+        "Too many request bodies are held in memory at once. Send fewer requests at a time.",
     )
     .retry_after(1)
     .close()

@@ -57,7 +57,7 @@ pub(super) struct Outgoing {
     /// The result of a multi-delete is to list failures only.
     pub(super) quiet: bool,
     /// The keys of a multi-delete that COS must report, each; none if it reports failures only.
-    pub(super) must_report: Vec<String>,
+    pub(super) must_report: Vec<xml::DeleteObject>,
     /// The share of memory that a gathered body takes until its response is there.
     _hold: Option<GatherHold>,
 }
@@ -395,11 +395,7 @@ fn deletion(permit: &Permit<'_, '_>, requested: xml::DeleteRequest) -> Outgoing 
             && permit.may_delete(&object.key, object.version_id.is_some())
     };
     let (allowed, denied): (Vec<_>, _) = requested.objects.into_iter().partition(may);
-    let must_report = if quiet {
-        Vec::new()
-    } else {
-        allowed.iter().map(|object| object.key.clone()).collect()
-    };
+    let must_report = if quiet { Vec::new() } else { allowed.clone() };
     let upstream = |object: xml::DeleteObject| xml::DeleteObject {
         key: permit.upstream_name(&object.key).into_owned(),
         ..object

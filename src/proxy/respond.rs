@@ -132,6 +132,7 @@ fn error_response(error: &S3Error, head: &Parts, in_flight: &InFlight) -> Respon
     let mut response = Response::new(ResponseBody::Empty);
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    headers.extend(error.own_headers().iter().cloned());
     if let Some(seconds) = error.retry_after_seconds() {
         headers.insert(RETRY_AFTER, seconds.into());
     }

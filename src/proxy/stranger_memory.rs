@@ -1,5 +1,5 @@
-//! [`StrangerMemory`]: what may be held of requests before anybody knows who sends them: calls of STS,
-//! the fields of browser forms, and refusals that their client does not take.
+//! [`StrangerMemory`]: the memory limit of requests whose sender is not authenticated yet: calls of STS,
+//! the fields of browser forms, and refusals that their client does not read.
 //!
 //! A core has so much of it, and one address a share. When it is used up, the network that holds most
 //! gives way, its oldest request first: that one has waited longest for its client. So however many

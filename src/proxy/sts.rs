@@ -1,4 +1,4 @@
-//! The few calls of an AWS STS that cosgate serves itself: session keys for who has proved who they are.
+//! The few calls of an AWS STS that cosgate serves itself: session keys for authenticated callers.
 
 use http::Response;
 use http::header::{CACHE_CONTROL, HeaderValue};

@@ -1,4 +1,4 @@
-//! What is configured: the client's document in COS's terms, and COS's response in the client's.
+//! Configuration documents of a bucket: the client's in COS's terms, and COS's response in the client's.
 
 use crate::error::{Code, Fault, S3Error};
 use crate::s3::Configuration;

@@ -1,4 +1,4 @@
-//! What COS's own API calls the headers of a request (its pages 436/7728, 436/7749, 436/10881).
+//! The names of request headers in COS's own API (its pages 436/7728, 436/7749, 436/10881).
 
 use http::HeaderValue;
 use http::header::HeaderName;

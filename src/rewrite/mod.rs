@@ -10,8 +10,8 @@ mod configuration;
 mod cos;
 mod element;
 pub mod listing;
-mod look;
 mod names;
+mod precheck;
 mod range;
 pub(crate) mod request;
 mod response;
@@ -20,15 +20,14 @@ mod version_two;
 pub(crate) use attachment::{as_attachment, is_attachment, not_sniffed};
 pub use attributes::attributes;
 pub(crate) use configuration::{configuration, configuration_for_cos};
-pub use look::Look;
-pub use look::{Must, looks};
-pub(crate) use look::{look_at_read, no_such_part};
 pub(crate) use names::Unfit;
+pub use precheck::{Must, Precheck, prechecks};
+pub(crate) use precheck::{head_of_whole_read, no_such_part};
 pub(crate) use range::check_range;
 pub use request::{UpstreamRequest, request};
 pub(crate) use response::{
-    as_only_part, delete_result, error_code_of, is_clock_refusal, is_credential_refusal, is_damage,
-    read_error, response_headers, upstream_error,
+    as_only_part, delete_marker, delete_result, error_code_of, is_clock_refusal,
+    is_credential_refusal, is_damage, read_error, response_headers, upstream_error,
 };
 
 #[cfg(test)]

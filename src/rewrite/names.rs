@@ -1,5 +1,5 @@
-//! What the client calls the things that COS names in a response: the root of its virtual bucket is
-//! taken off, and nothing outside its grant has a name.
+//! Names in responses of COS, as the client knows them: the root of its virtual bucket is taken off, and
+//! nothing outside its grant has a name.
 
 use std::fmt::Write as _;
 

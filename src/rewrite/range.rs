@@ -1,4 +1,4 @@
-//! How much of an object the response to GET or HEAD holds: the client must not take a part for the whole,
+//! The range of an object in the response to GET or HEAD: the client must not take a part for the whole,
 //! nor one part for another.
 
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};

@@ -167,6 +167,11 @@ fn query(
     let requested = permit.request();
     let mut own = requested.upstream_query();
     let mut marker = None;
+    if requested.operation == Operation::ListMultipartUploads
+        && requested.query.get("key-marker").is_none_or(str::is_empty)
+    {
+        own.retain(|(name, _)| *name != "upload-id-marker"); // as S3 does; a virtual bucket adds a key marker
+    }
     if is_translated(permit, grant, signature) {
         let first_version = Operation::ListObjects.parameters();
         own.retain(|(name, _)| first_version.contains(name));
@@ -227,16 +232,13 @@ fn check_id_marker(permit: &Permit<'_, '_>, grant: &Grant) -> Result<(), S3Error
     let is_own = grant.root.is_empty() && *permit.listing_page() == ListingPage::AsRequested;
     let query = &permit.request().query;
     let has = |name| query.get(name).is_some_and(|value| !value.is_empty());
-    let id = ["upload-id-marker", "version-id-marker"]
-        .into_iter()
-        .find(|name| has(name));
-    match id {
-        Some(id) if !is_own && !has("key-marker") => Err(S3Error::new(
+    if has("version-id-marker") && !is_own && !has("key-marker") {
+        return Err(S3Error::new(
             Code::InvalidArgument,
-            format!("{id} cannot be given without key-marker."),
-        )),
-        _ => Ok(()),
+            "version-id-marker cannot be given without key-marker.",
+        ));
     }
+    Ok(())
 }
 
 /// The origin-form target. Built by hand, since any URL type would normalise it.
@@ -326,8 +328,8 @@ fn check_source_region(
     if upstream.signature == UpstreamSignature::S3 && elsewhere && names_region() {
         return Err(S3Error::new(
             Code::NotImplemented,
-            "A copy from a bucket in another region cannot be expressed in S3's terms to COS: set [upstream] \
-             signature = \"cos\", or read the object and upload it.",
+            "cosgate cannot copy from a bucket in another region with this configuration. Read the object and upload it, \
+             or ask the operator to set [upstream] signature = \"cos\".",
         ));
     }
     Ok(())
@@ -510,7 +512,7 @@ mod tests {
             (
                 Operation::ListMultipartUploads,
                 "uploads&upload-id-marker=",
-                "/?uploads&upload-id-marker=&prefix=ro%20ot%2F&key-marker=ro%20ot%2F",
+                "/?uploads&prefix=ro%20ot%2F&key-marker=ro%20ot%2F",
             ),
         ] {
             for signature in [UpstreamSignature::Cos, UpstreamSignature::S3] {

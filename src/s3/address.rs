@@ -215,6 +215,11 @@ fn strip_domain<'h>(name: &'h str, domain: &str) -> Option<&'h str> {
         .filter(|_| tail.eq_ignore_ascii_case(domain))
 }
 
+/// Whether COS takes no key with this byte (436/13324).
+pub(super) fn is_refused_in_keys(byte: u8) -> bool {
+    matches!(byte, 0 | b'\r' | b'\n' | 0x18..=0x1b)
+}
+
 fn check_key(key: &str) -> Result<(), S3Error> {
     if key.is_empty() {
         return Err(invalid_uri("The key is empty."));
@@ -228,10 +233,7 @@ fn check_key(key: &str) -> Result<(), S3Error> {
             ),
         ));
     }
-    if key
-        .bytes()
-        .any(|byte| matches!(byte, 0 | b'\r' | b'\n' | 0x18..=0x1b))
-    {
+    if key.bytes().any(is_refused_in_keys) {
         return Err(invalid_uri(
             "Tencent COS takes no key with NUL, CR, LF or the control characters 24 to 27.",
         ));

@@ -34,9 +34,9 @@ pub enum Handling {
     Sent,
     /// Sent as [`FORBID_OVERWRITE`]: COS keeps it, except in a bucket that has ever had versioning.
     ForbidsOverwrite,
-    /// Sent on, but whether COS keeps it is not documented: cosgate looks at the object first. What
-    /// changes between the look and the request is not seen.
-    LookedAtFirst,
+    /// Sent on, but whether COS keeps it is not documented: cosgate checks it by a HEAD first. What
+    /// changes between the HEAD and the request is not seen.
+    CheckedFirst,
     /// Dropped, as S3 does: the whole response is right whatever the condition says.
     Ignored,
     /// Refused with 501. The text says what to do.
@@ -65,7 +65,7 @@ const COMPARE_FIRST: H = H::Refused(
     "Remove it, and compare the object with HeadObject before this request if that is enough.",
 );
 const ONLY_CREATE: H = H::Refused(
-    "Only `If-None-Match: *` is kept on a write: create the object under a new key, or remove the condition.",
+    "On a write, cosgate supports only `If-None-Match: *`: use it with a new key, or remove the condition.",
 );
 const AT_THE_END: H = H::Refused("Send `If-None-Match: *` with CompleteMultipartUpload instead.");
 const IN_S3_WORDS: H = H::Refused("Send `If-None-Match: *` instead.");
@@ -87,7 +87,7 @@ const RULES: &[Rule] = &[
         operations: CREATES,
         names: &["if-none-match"],
         value: Some("*"),
-        s3: H::LookedAtFirst,
+        s3: H::CheckedFirst,
         cos: H::ForbidsOverwrite,
     },
     // S3: the same three take an ETag in If-Match, none in If-None-Match. COS: nothing.
@@ -141,7 +141,7 @@ const RULES: &[Rule] = &[
             "x-amz-copy-source-if-unmodified-since",
         ],
         value: None,
-        s3: H::LookedAtFirst,
+        s3: H::CheckedFirst,
         cos: H::Sent,
     },
     // S3: DeleteObject takes If-Match (directory buckets more), DeleteObjects the same in each Object of
@@ -307,12 +307,12 @@ pub(super) fn in_body(operation: Operation, name: &str) -> S3Error {
     }
 }
 
-/// The refusal of a condition that is looked at first, where the caller has no right to look.
-pub(crate) fn cannot_look(operation: Operation, names: &str) -> S3Error {
+/// The refusal of a condition that cosgate checks first, where the caller has no right to HEAD the object.
+pub(crate) fn cannot_precheck(operation: Operation, names: &str) -> S3Error {
     refusal(
         operation,
         names,
-        "cosgate would look at the object first, but your access does not include name/cos:HeadObject \
+        "cosgate would check the object first, but your access does not include name/cos:HeadObject \
          on it. Ask the operator for that action, or remove the condition.",
     )
 }
@@ -321,7 +321,7 @@ fn refusal(operation: Operation, name: &str, advice: &str) -> S3Error {
     S3Error::new(
         Code::NotImplemented,
         format!(
-            "Tencent COS is not known to keep the condition {name} on {}. {advice}",
+            "Tencent COS does not document that it keeps the condition {name} on {}. {advice}",
             operation.name()
         ),
     )
@@ -473,7 +473,7 @@ mod tests {
         for operation in Operation::ALL {
             let create = |signature| outcome(*operation, &[("if-none-match", "*")], signature);
             if CREATES.contains(operation) {
-                assert_eq!(create(SIGNATURES[0]), Ok(vec![H::LookedAtFirst]));
+                assert_eq!(create(SIGNATURES[0]), Ok(vec![H::CheckedFirst]));
                 assert_eq!(create(SIGNATURES[1]), Ok(vec![H::ForbidsOverwrite]));
             } else if !reads(*operation) {
                 for signature in SIGNATURES {

@@ -22,7 +22,7 @@ pub(super) fn is_hoisted(name: &str) -> bool {
 
 /// The same head with the headers of its query among its headers; `None` if the query has none. One that
 /// is in both places must be the same.
-pub(super) fn as_headers(head: &Parts) -> Result<Option<Parts>, S3Error> {
+fn as_headers(head: &Parts) -> Result<Option<Parts>, S3Error> {
     let raw = head.uri.query().unwrap_or_default();
     let may_have_any = raw.contains("mz-") || raw.contains("MZ-") || raw.contains('%');
     if !may_have_any {

@@ -1,4 +1,4 @@
-//! A `Host` as a name or an address: what may stand behind it is for others to judge.
+//! The `Host` header, parsed as a name or an address. Callers decide which hosts they accept.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

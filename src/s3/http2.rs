@@ -31,7 +31,7 @@ pub(crate) fn as_http1(
     let uri = std::mem::take(&mut head.uri).into_parts();
     let known = [None, Some(Scheme::HTTP), Some(Scheme::HTTPS)];
     if !known.contains(&uri.scheme) {
-        return Err(refused("The scheme of a request is https."));
+        return Err(refused("The scheme of the request must be http or https."));
     }
     if let Some(authority) = uri.authority {
         match head.headers.get(HOST) {
@@ -40,7 +40,7 @@ pub(crate) fn as_http1(
                     .as_bytes()
                     .eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
             {
-                return Err(refused("The Host header is not what :authority says."));
+                return Err(refused("The Host header differs from :authority."));
             }
             Some(_) => {}
             None => {

@@ -1,4 +1,4 @@
-//! What the client speaks: S3. Pure: bytes in, typed parts or an [`S3Error`](crate::error::S3Error) out.
+//! S3, the protocol of the client. Pure: bytes in, typed parts or an [`S3Error`](crate::error::S3Error) out.
 
 pub mod address;
 pub mod checksum_name;

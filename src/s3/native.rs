@@ -14,6 +14,7 @@ use super::address::virtual_bucket;
 use super::conditions::FORBID_OVERWRITE;
 use super::headers::values_of;
 use super::request::COPY_SOURCE;
+use super::storage_class::cos_class;
 use super::xml::Vocabulary;
 use crate::encoding::split::{split, split_once};
 use crate::error::{Code, S3Error};
@@ -148,6 +149,11 @@ pub(crate) fn from_s3(headers: &mut HeaderMap) {
             _ if own.starts_with("checksum-") => continue,
             own => own,
         };
+        if own == "storage-class"
+            && let Some(class) = value.to_str().ok().and_then(cos_class)
+        {
+            value = HeaderValue::from_static(class);
+        }
         if own == "server-side-encryption" && value == "aws:kms" {
             value = HeaderValue::from_static("cos/kms");
         }

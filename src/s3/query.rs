@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Operation;
+use super::address::is_refused_in_keys;
 use super::hoisted::is_hoisted;
 use super::percent::{self, Plus};
 use crate::error::{Code, S3Error};
@@ -115,10 +116,19 @@ impl<'a> Query<'a> {
 
     /// Refuses control characters, in any name and value. Some readers end a text at one, or take what
     /// follows for another header (`response-*` come back as headers), and COS's words for a request
-    /// are signed line by line.
+    /// are signed line by line. What names keys can have those that keys can have.
     pub(super) fn check_characters(&self) -> Result<(), S3Error> {
         let mut pairs = self.iter();
-        match pairs.find(|(name, value)| has_control(name) || has_control(value)) {
+        let is_refused = |(name, value): &(&str, &str)| {
+            let is_of_keys = matches!(*name, "key-marker" | "marker" | "prefix" | "start-after");
+            has_control(name)
+                || if is_of_keys {
+                    value.bytes().any(is_refused_in_keys)
+                } else {
+                    has_control(value)
+                }
+        };
+        match pairs.find(is_refused) {
             None => Ok(()),
             Some((name, _)) => Err(invalid(format!(
                 "The query parameter {} holds a control character. Remove it.",
@@ -129,6 +139,15 @@ impl<'a> Query<'a> {
 
     /// Refuses values that `operation` cannot have.
     pub(super) fn check_values(&self, operation: Operation) -> Result<(), S3Error> {
+        // A script whose variable is empty would change or delete the present version.
+        let is_empty = |(name, value): (&str, &str)| name == "versionId" && value.is_empty();
+        let writes = !matches!(operation.method(), "GET" | "HEAD");
+        if writes && operation.parameters().contains(&"versionId") && self.iter().any(is_empty) {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                "Version id cannot be the empty string",
+            ));
+        }
         for &name in operation.parameters() {
             if let Some(value) = self.get(name) {
                 check_value(name, value)?;
@@ -374,14 +393,20 @@ mod tests {
         let check = |raw: &str| Query::parse(raw).unwrap().check_characters();
         for control in (0..0x20).chain([0x7f]) {
             for raw in [
-                format!("prefix=a%{control:02x}b"),
-                format!("prefix=%{control:02X}"),
+                format!("delimiter=a%{control:02x}b"),
+                format!("response-expires=%{control:02X}"),
                 format!("x-id=a%{control:02x}"),
                 format!("a%{control:02x}=b"),
             ] {
                 let error = check(&raw).unwrap_err();
                 assert_eq!(error.code(), Code::InvalidArgument, "{raw}");
             }
+        }
+        for control in [0x01, 0x09, 0x17, 0x1c, 0x7f] {
+            assert!(check(&format!("prefix=a%{control:02x}")).is_ok());
+        }
+        for control in [0x00, 0x0a, 0x0d, 0x18, 0x1b] {
+            assert!(check(&format!("marker=a%{control:02x}")).is_err());
         }
         assert!(check("prefix=%20%C2%80%7e%E4%B8%AD+&delimiter=%2F").is_ok());
     }
@@ -454,7 +479,10 @@ mod tests {
         )
         .unwrap();
         for operation in Operation::ALL {
-            assert!(query.check_values(*operation).is_ok(), "{operation:?}");
+            let deletes_a_version = !matches!(operation.method(), "GET" | "HEAD")
+                && operation.parameters().contains(&"versionId");
+            let checked = query.check_values(*operation);
+            assert_eq!(checked.is_err(), deletes_a_version, "{operation:?}");
         }
         assert_eq!(query.upstream(Operation::GetObject), []);
         assert_eq!(query.upstream(Operation::ListObjects), [("prefix", "")]);

@@ -239,7 +239,7 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
         return match length {
             None => Err(S3Error::new(
                 Code::MissingContentLength,
-                "A form must say its length; send Content-Length.",
+                "A form must declare its length; send Content-Length.",
             )),
             Some(length) if length > MAX_OBJECT_BYTES + MAX_FORM_BYTES as u64 => Err(too_large()),
             Some(_) => Ok(()),
@@ -251,7 +251,7 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
         return match length {
             None if !decoded && !is_chunked(head) => Err(S3Error::new(
                 Code::MissingContentLength,
-                "An upload must say its length; send Content-Length.",
+                "An upload must declare its length; send Content-Length.",
             )),
             Some(length) if length > MAX_OBJECT_BYTES && !decoded => Err(too_large()),
             None | Some(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! What AWS SDKs request of an STS (API version 2011-06-15): the few actions that give session keys.
+//! The requests of AWS SDKs to an STS (API version 2011-06-15): the few actions that give session keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,7 +121,7 @@ impl StsRequest {
             _ => {
                 return Err(S3Error::new(
                     Code::InvalidAction,
-                    "Only AssumeRole, AssumeRoleWithWebIdentity, GetCallerIdentity and GetSessionToken are offered here.",
+                    "cosgate supports only AssumeRole, AssumeRoleWithWebIdentity, GetCallerIdentity and GetSessionToken.",
                 ));
             }
         };
@@ -174,9 +174,7 @@ fn check_known(form: &Query<'_>, known: &[&str]) -> Result<(), S3Error> {
         let is_named = |known: &&str| name.split('.').next() == Some(known); // or PolicyArns.member.1.arn
         let named = NOT_OFFERED.into_iter().find(is_named);
         let name = named.unwrap_or("a parameter");
-        return Err(invalid(&format!(
-            "{name} is not offered here; leave it out"
-        )));
+        return Err(invalid(&format!("{name} is not supported: leave it out")));
     }
     match form.get("Version") {
         None | Some("2011-06-15") => Ok(()),

@@ -8,7 +8,7 @@ use super::request::host;
 use crate::error::{Code, S3Error};
 
 /// No bucket has this name, so it is nobody's object; a virtual-hosted key of this name is one.
-pub(crate) const VEND_PATH: &str = "/.cosgate/credentials";
+const VEND_PATH: &str = "/.cosgate/credentials";
 /// Bytes of a request's body at most.
 pub(crate) const VEND_BYTES: usize = 16 * 1024;
 /// The error for a body that makes a policy which is too long for STS.

@@ -1,4 +1,4 @@
-//! What a browser's form says of its signature: the policy in it is what is signed.
+//! The signature of a browser's form: it signs the policy in the form.
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-authentication-HTTPPOST.html>
 
@@ -57,7 +57,7 @@ impl<'f> FormClaim<'f> {
         }
         let two = OF_TWO.iter().any(|name| form.get(name).is_some());
         if two && OF_FOUR.iter().any(|name| form.get(name).is_some()) {
-            return Err(invalid("Only one auth mechanism allowed"));
+            return Err(super::one_mechanism());
         }
         let policy = form.need("policy")?;
         if two {

@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use http::HeaderMap;
 
 use crate::encoding::percent::is_unreserved;
+use crate::error::{Code, S3Error};
 
 pub mod cos;
 pub mod form;
@@ -26,6 +27,24 @@ pub struct Signable<'a> {
     pub query: &'a [(Cow<'a, str>, Cow<'a, str>)],
     /// All headers, `host` included.
     pub headers: &'a HeaderMap,
+}
+
+/// S3's refusal of a proof whose time is over.
+pub(crate) fn expired() -> S3Error {
+    S3Error::new(Code::AccessDenied, "Request has expired")
+}
+
+/// S3's refusal of a request with several kinds of proof.
+pub(crate) fn one_mechanism() -> S3Error {
+    S3Error::new(Code::InvalidArgument, "Only one auth mechanism allowed")
+}
+
+/// S3's refusal of a request with several `Authorization` headers.
+pub(crate) fn one_authorization() -> S3Error {
+    S3Error::new(
+        Code::InvalidArgument,
+        "Only one Authorization header is allowed",
+    )
 }
 
 /// Orders two decoded names or values as their percent-encoded forms are ordered.

@@ -120,10 +120,7 @@ impl<'a> SigV2Claim<'a> {
             return Ok(None);
         }
         if sigv4::SigV4Claim::is_in_query(query) {
-            return Err(S3Error::new(
-                Code::InvalidArgument,
-                "Only one auth mechanism allowed",
-            ));
+            return Err(super::one_mechanism());
         }
         let [access_key, expires, signature] = PRESIGN_PARAMETERS.map(|name| once(query, name));
         let (access_key, expires, signature) = (access_key?, expires?, signature?);
@@ -145,7 +142,7 @@ impl<'a> SigV2Claim<'a> {
     pub(crate) fn check_life(&self, now: Timestamp, longest: u64) -> Result<(), S3Error> {
         let left = self.expires.saturating_sub(now.unix());
         if left < 0 {
-            return Err(denied("Request has expired"));
+            return Err(super::expired());
         }
         if left.unsigned_abs() > longest {
             let text = format!("Expires must be at most {longest} seconds ahead here");

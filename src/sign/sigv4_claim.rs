@@ -1,4 +1,4 @@
-//! What a client declares of its SigV4 signature, in its `Authorization` header or presigned URL.
+//! [`SigV4Claim`]: a SigV4 signature as the client declares it, in its `Authorization` header or presigned URL.
 //!
 //! Everything that has two spellings is refused, so that one request has one canonical form.
 
@@ -46,10 +46,7 @@ impl<'a> SigV4Claim<'a> {
             return Ok(None);
         };
         if values.next().is_some() {
-            return Err(S3Error::new(
-                Code::InvalidArgument,
-                "Only one Authorization header is allowed",
-            ));
+            return Err(super::one_authorization());
         }
         let value = value
             .to_str()

@@ -249,7 +249,7 @@ fn check_whole(grant: &Grant, action: &str) -> Result<(), S3Error> {
         return Err(S3Error::new(
             Code::AccessDenied,
             format!(
-                "This would hold for the whole bucket, and your access to bucket {} is to parts of it. Ask the \
+                "This applies to the whole bucket, and you have access only to parts of bucket {}. Ask the \
                  operator to do it.",
                 grant.name
             ),

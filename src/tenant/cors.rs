@@ -234,8 +234,8 @@ impl Authenticated {
         }
         Err(S3Error::new(
             Code::AccessDenied,
-            "Access Denied: no web page is given keys whose origin no cors rule of the tenant names: let its own \
-             server request them, or name the origin and the method in a rule",
+            "Access Denied: no cors rule of the tenant names the origin of this web page, so it gets no keys. Let its \
+             own server request them, or ask the operator for a rule with the origin and the method.",
         ))
     }
 }

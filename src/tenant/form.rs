@@ -53,7 +53,7 @@ impl Tenants {
                 return Err(S3Error::new(
                     Code::InvalidRequest,
                     "The authorization mechanism you have provided is not supported. Please use \
-                     AWS4-HMAC-SHA256, or set [server] allow_sigv2_presign = true.",
+                     AWS4-HMAC-SHA256, or ask the operator to set [server] allow_sigv2_presign = true.",
                 ));
             }
             FormSignature::Two(_) => {}
@@ -105,7 +105,7 @@ impl Tenants {
         let life = policy.expiration().since(start);
         if u64::try_from(life).is_ok_and(|life| life > self.max_presign) {
             let text = format!(
-                "Invalid according to Policy: a form is good for at most {} seconds here.",
+                "Invalid according to Policy: a form can be valid for at most {} seconds.",
                 self.max_presign
             );
             return Err(S3Error::new(Code::AccessDenied, text));

@@ -1,4 +1,4 @@
-//! What a tenant sees as one bucket.
+//! A grant: the part of the store that a tenant sees as one bucket.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -43,7 +43,7 @@ struct VerifyingKey {
     public: ParsedPublicKey,
 }
 
-/// Why a text is not a key set that is of use here; says how to mend it.
+/// Why a text is not a usable key set; says how to fix it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadKeySet(&'static str);
 

@@ -61,7 +61,7 @@ impl<'a> Jwt<'a> {
         // looked at: whom to trust is configured, and a token cannot say it.
         if header.contains_key("crit") || header.contains_key("b64") {
             return Err(invalid(
-                "its header has crit or b64, which is not offered here",
+                "its header has crit or b64, which cosgate does not support",
             ));
         }
         let is_jwt = header.get("typ").is_none_or(|kind| {
@@ -172,7 +172,9 @@ impl Validity {
             ));
         }
         if self.not_before.since(now) > LEEWAY {
-            return Err(invalid("it is not good yet (nbf or iat): set the clocks"));
+            return Err(invalid(
+                "it is not valid yet (nbf or iat): check the clocks",
+            ));
         }
         Ok(())
     }

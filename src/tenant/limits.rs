@@ -1,4 +1,4 @@
-//! What a tenant may use at most, counted over all cores together.
+//! The limits of a tenant, counted over all cores together.
 //!
 //! An atomic is all that the cores share of each. A tenant without limits has none of this. Where replicas
 //! share rates, each keeps its own count too, and goes on with that when the store is away.
@@ -136,7 +136,7 @@ impl Limits {
         Some(Arc::new(new))
     }
 
-    /// Lets a request in, or says why it must wait. One that is turned away counts for nothing.
+    /// Admits a request, or says why it must wait. A refused request does not count.
     pub(crate) fn admit(self: &Arc<Self>, now: Duration) -> Result<Slot, Limited> {
         let slot = self.enter()?;
         self.take(now)?;
@@ -212,7 +212,7 @@ impl Limits {
             Some(most) if bytes > most => Err(S3Error::new(
                 Code::EntityTooLarge,
                 format!(
-                    "An object or part of yours has at most {most} bytes; this one has {bytes}."
+                    "The object or part has {bytes} bytes; your limit is {most}. Ask the operator for a higher limit."
                 ),
             )
             .exceeds(TenantLimit::ObjectSize)),

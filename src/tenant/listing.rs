@@ -1,4 +1,4 @@
-//! What a listing shows of a bucket of which the tenant may list only parts: [`ListingPage`].
+//! [`ListingPage`]: a page of a bucket of which the tenant may list only parts.
 //!
 //! A client that lists an ancestor of these parts (no prefix, or `al` of `alice/`) sees what it would see
 //! if the bucket held nothing else. With a delimiter that is the way to them, which cosgate knows by

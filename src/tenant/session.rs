@@ -1,6 +1,6 @@
-//! Local session keys: made for somebody who has proved who they are, and known by their token alone.
-//! Nothing is kept of them: the token states whose they are and until when, sealed so that only we can
-//! have written it and nobody else can read it.
+//! Local session keys: issued to an authenticated caller, and verified by their token alone. cosgate stores
+//! nothing: the sealed token states the owner and the expiry, and only a holder of `session_secret` can
+//! write or read one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -201,7 +201,7 @@ impl SessionSeal {
 }
 
 impl Opened<'_> {
-    /// Whether it rests on `trust`. A token of version 1 does not say, and is taken at its word: what
+    /// Whether it rests on `trust`. A token of version 1 does not say, and is trusted: what
     /// else must hold of it is for the caller to check.
     pub(super) fn rests_on(&self, trust: &Trust<'_>) -> bool {
         let digest = self.session.trust.as_ref();

@@ -23,7 +23,7 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// The SHA-256 of an authorization token: looked up, it reveals to nobody how much of a guess was right.
 pub(super) type TokenHash = [u8; 32];
 
-pub(super) fn token_hash(token: &[u8]) -> TokenHash {
+fn token_hash(token: &[u8]) -> TokenHash {
     let mut hash = TokenHash::default();
     hash.copy_from_slice(digest(&SHA256, token).as_ref());
     hash
@@ -44,7 +44,7 @@ impl Tenants {
             Method::GET if !is_native => self.token_holder(&head.headers).map(Identified),
             // Whatever signs it: who has a link has not its maker's key.
             Method::GET | Method::POST if head.uri.query().is_some() => Err(denied(
-                "no presigned URL is given a key: sign the request in its headers",
+                "a presigned URL cannot request a key: sign the request in its headers",
             )),
             Method::GET | Method::POST => {
                 let requested = S3Request {
@@ -63,7 +63,7 @@ impl Tenants {
                     | Identity::Session { .. }
                     | Identity::Unix(_) => Ok(caller),
                     _ => Err(denied(
-                        "a key is given to who signs the request or has a token",
+                        "this request proves no tenant: sign it in its headers, or send a token or a client certificate",
                     )),
                 }
             }
@@ -105,7 +105,7 @@ impl Tenants {
         };
         let tenant = self.vend_tokens.get(&token_hash(token.as_bytes()));
         let tenant = tenant.and_then(|tenant| self.all.get(*tenant));
-        let tenant = tenant.ok_or_else(|| denied("nobody has this authorization token"))?;
+        let tenant = tenant.ok_or_else(|| denied("the authorization token is unknown"))?;
         Ok(Authenticated::new(
             tenant,
             Identity::VendToken,
@@ -187,7 +187,9 @@ fn narrow(grant: &mut Grant, requested: &VendRequest) -> Result<(), S3Error> {
         || requested.allow_prefixes.is_some()
         || requested.allow_actions.is_some();
     if grant.policy.is_some() && is_narrower {
-        return Err(denied("a bucket whose grant is a policy is given whole"));
+        return Err(denied(
+            "the grant of this bucket has a policy, so its key cannot be narrowed: send the bucket alone",
+        ));
     }
     let mut patterns = Vec::new();
     if let Some(key) = &requested.key {

@@ -205,7 +205,7 @@ impl StoreThread {
             let began = Instant::now();
             let failure = match self.reach().await {
                 Some(Ok(redis)) => {
-                    tracing::info!("shared limits: the Redis of [credentials.shared] is there");
+                    tracing::info!("shared limits: the Redis of [credentials.shared] responds");
                     is_said = false;
                     match self.serve(redis).await {
                         Some(failure) => failure,
@@ -218,7 +218,7 @@ impl StoreThread {
             if !is_said {
                 tracing::warn!(
                     cause = failure,
-                    "shared limits: the Redis of [credentials.shared] is away: each cosgate keeps to its own limits"
+                    "shared limits: the Redis of [credentials.shared] does not respond: each cosgate counts alone"
                 );
                 is_said = true;
             }

@@ -26,8 +26,8 @@ use crate::observe::{RequestTrace, TraceCounters, TraceQueue, spans};
 const BATCH: usize = 256;
 /// The first of a batch waits so long for others.
 const DELAY: Duration = Duration::from_secs(1);
-/// How often the thread looks whether it is to end.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the thread checks whether it is to end.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a collector may take for a batch.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -86,7 +86,7 @@ fn gather(
     let mut batch = Vec::new();
     let mut end = None;
     loop {
-        match traces.recv_timeout(LOOK) {
+        match traces.recv_timeout(POLL_INTERVAL) {
             Ok(trace) => batch.push(*trace),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return (!batch.is_empty()).then_some(batch),

@@ -609,6 +609,9 @@ fn an_object_in_cold_storage_is_restored() {
             .header("x-amz-storage-class", "GLACIER");
         cold.body("cold").send().assert_ok();
         world.put("/site/2024.tar", "warm");
+        // Clients that leave out archived objects know S3's name of the class alone.
+        let head = world.fetch("HEAD", "/site/2019.tar");
+        assert_eq!(head.header("x-amz-storage-class"), Some("GLACIER"));
         let restore =
             |target: &str, document: &str| world.signed("POST", target).body(document).send();
         assert_eq!(restore("/site/2019.tar?restore", RESTORE).status, 202);

@@ -383,7 +383,7 @@ type Refused = Option<(String, String)>;
 struct Decided {
     verdict: &'static str,
     refused: Refused,
-    looks: Vec<(Must, Head)>,
+    prechecks: Vec<(Must, Head)>,
     request: Option<Head>,
     /// The length of the object, where COS gets it.
     length: Option<u64>,
@@ -412,13 +412,17 @@ impl Decided {
 
     /// What the proxy must do, where COS finds nothing: only a look for nothing lets the request follow.
     fn served(&self) -> Served {
-        let stops = (self.looks.iter()).position(|(must, _)| *must != Must::BeAbsent);
-        let looks = stops.map_or(self.looks.len(), |last| last + 1);
-        let looks = self.looks.iter().take(looks).map(|(_, head)| head.clone());
+        let stops = (self.prechecks.iter()).position(|(must, _)| *must != Must::BeAbsent);
+        let prechecks = stops.map_or(self.prechecks.len(), |last| last + 1);
+        let prechecks = self
+            .prechecks
+            .iter()
+            .take(prechecks)
+            .map(|(_, head)| head.clone());
         let mut served = Served {
             verdict: self.verdict.to_owned(),
             refused: self.refused.clone(),
-            upstream: looks.collect(),
+            upstream: prechecks.collect(),
         };
         match (stops, self.is_too_long) {
             (Some(_), _) => {}
@@ -582,11 +586,12 @@ impl Setting {
             Decision::Refuse(refusal) => return Decided::refused(refusal.step, &refusal.error),
         };
         let is_document = matches!(forward.payload, PayloadPlan::Document(_));
-        let looks = forward.looks.iter();
-        let looks = looks.map(|look| (look.must, Head::of_request(&look.request, false)));
+        let prechecks = forward.prechecks.iter();
+        let prechecks =
+            prechecks.map(|precheck| (precheck.must, Head::of_request(&precheck.request, false)));
         let mut decided = Decided {
             verdict,
-            looks: looks.collect(),
+            prechecks: prechecks.collect(),
             request: Some(Head::of_request(&forward.request, is_document)),
             is_document,
             ..Decided::default()
@@ -690,8 +695,8 @@ impl Setting {
         }
         match served.refused {
             Some((step, _)) => step,
-            None if decided.looks.is_empty() => served.verdict,
-            None => "allowed with a look".to_owned(),
+            None if decided.prechecks.is_empty() => served.verdict,
+            None => "allowed with a precheck".to_owned(),
         }
     }
 }
@@ -749,7 +754,7 @@ fn decides_explains_and_serves_alike() {
     let ends = ends.into_inner();
     for end in [
         "allowed",
-        "allowed with a look",
+        "allowed with a precheck",
         "parse",
         "authorize",
         "payload",

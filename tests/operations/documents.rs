@@ -453,6 +453,7 @@ fn rendered_metrics() -> String {
         identities: vec![key],
         issuers: vec![("main".to_owned(), false)],
         certificate_end: Some(Timestamp::default()),
+        first_key_end: Some(Timestamp::default()),
         shared_limits: Some(SharedLimitsView::default()),
         ..MetricsView::default()
     };

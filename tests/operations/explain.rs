@@ -85,10 +85,10 @@ fn assert_explained(arguments: &[&str], status: i32, expected: &str) {
     assert_eq!(output.status.code(), Some(status), "{wrong}");
 }
 
-/// The steps before the grants are looked at.
+/// The steps before the grants are checked at.
 fn as_acme(parsed: &str) -> String {
     format!(
-        "parse         {parsed}\nauthenticate  taken to be the tenant acme; no signature is looked at\n"
+        "parse         {parsed}\nauthenticate  taken to be the tenant acme; no signature is checked\n"
     )
 }
 
@@ -280,7 +280,7 @@ granted: inbox (inbox-1250000000 in ap-beijing, prefixes *)
         &(as_acme("PutObject, bucket \"photos\", key \"acme/x\"")
             + "authorize     granted name/cos:PutObject by "
             + PHOTOS
-            + "\nrewrite       refused with 403 AccessDenied: The header x-amz-acl needs a grant of name/cos:PutObjectACL.\nverdict       refused\n"),
+            + "\nrewrite       refused with 403 AccessDenied: The header x-amz-acl needs the action name/cos:PutObjectACL. Remove it, or ask the operator for that action.\nverdict       refused\n"),
     );
 }
 
@@ -469,7 +469,7 @@ fn what_cannot_be_explained_ends_with_2() {
 }
 
 #[test]
-fn reports_when_a_condition_is_looked_at_first() {
+fn reports_a_condition_that_is_checked_first() {
     let put = [
         "-t",
         "acme",
@@ -486,10 +486,10 @@ fn reports_when_a_condition_is_looked_at_first() {
     let (status, refused) = printed(CONFIG);
     assert_eq!(status, Some(1), "{refused}");
     assert!(refused.contains("name/cos:HeadObject"), "{refused}");
-    let may_look = CONFIG.replace("\"PutObject\"]", "\"PutObject\", \"HeadObject\"]");
-    let (status, looked) = printed(&may_look);
-    assert_eq!(status, Some(0), "{looked}");
-    assert!(looked.contains("a HEAD comes first"), "{looked}");
+    let may_head = CONFIG.replace("\"PutObject\"]", "\"PutObject\", \"HeadObject\"]");
+    let (status, checked) = printed(&may_head);
+    assert_eq!(status, Some(0), "{checked}");
+    assert!(checked.contains("a HEAD comes first"), "{checked}");
     let cos = CONFIG.replacen("[upstream]", "[upstream]\nsignature = \"cos\"", 1);
     let (status, kept) = printed(&cos);
     assert_eq!(status, Some(0), "{kept}");

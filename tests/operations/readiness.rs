@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cosgate::emulator::{Emulator, Faults, StsFault};
+use cosgate::emulator::{Emulator, FaultFile, Faults, StsFault};
 use serde_json::{Value, json};
 
 use crate::cli;
-use crate::support::{self, ACME, Call, GLOBEX, Program, Reply, eventually, toml};
+use crate::support::{self, ACME, Call, Client, GLOBEX, Program, Reply, eventually, toml};
 
 const PHOTO: &str = "/photos/acme/photo-0001.jpg";
 
@@ -77,6 +77,7 @@ fn is_not_ready_before_an_issuer_has_given_a_key() {
     eventually("the probes themselves find that STS is back", || {
         readyz(admin).status == 200
     });
+    assert_eq!(get(program.addr).status, 404);
     emulator.faults().set(Faults {
         sts: Some(StsFault::Http500),
         ..Faults::default()
@@ -164,6 +165,28 @@ fn needs_cos_where_that_is_configured() {
     assert!(printed.contains("cos: ap-guangzhou: "), "{printed}");
     let program = Program::serve(&required);
     assert_eq!(readyz(program.address("admin=")).status, 200);
+    // The buckets of templates are reached as those of tenants are.
+    let template = "[identities.corp]\nissuer = \"https://id.example.com\"\naudience = \"cosgate\"\n\
+        jwks = \"https://id.example.com/keys\"\n[templates.web]\nissuer = \"main\"\nidentity = \"corp\"\n\
+        [[templates.web.grants]]\nname = \"photos\"\nbucket = \"photos-1250000000\"\nregion = \"ap-shanghai\"\n\
+        prefixes = [\"{claim.sub}/*\"]\nactions = [\"read\"]\n";
+    let program = Program::serve(&away(required + template));
+    let printed = readyz(program.address("admin=")).text();
+    assert!(printed.contains("ap-shanghai: "), "{printed}");
+}
+
+/// STS can refuse the policy of one tenant for ever, and give keys to all others.
+#[test]
+fn another_tenant_shows_that_an_issuer_gives_keys() {
+    let emulator = support::emulator();
+    let list = "[[faults]]\nservice = \"sts\"\ntenant = \"acme\"\ndo = { error = \"InvalidParameter.PolicyTooLong\" }\n";
+    emulator.faults().set(Faults {
+        faults: FaultFile::parse("faults.toml", list).unwrap().faults,
+        ..Faults::default()
+    });
+    let program = Program::serve(&text(&emulator, ""));
+    let admin = program.address("admin=");
+    eventually("another tenant has a key", || readyz(admin).status == 200);
 }
 
 #[test]
@@ -271,6 +294,8 @@ fn a_second_signal_ends_the_delay() {
     let admin = program.address("admin=");
     program.signal("TERM");
     eventually("the probe fails", || readyz(admin).text() == "draining\n");
+    let reload = Call::new(admin, "POST", "/reload").send();
+    assert_eq!(reload.status, 503, "{}", reload.text());
     program.signal("TERM");
     assert_eq!(program.wait(), Some(0));
 }
@@ -309,7 +334,11 @@ fn systemd_is_notified_of_the_start_a_reload_the_end_and_that_it_lives() {
     );
     assert_eq!(hear_next().trim(), "READY=1");
     program.signal("TERM");
-    assert_eq!(hear_next().trim(), "STOPPING=1");
+    // The default `drain_timeout`, and a time for the end.
+    assert_eq!(
+        hear_next().trim(),
+        "STOPPING=1\nEXTEND_TIMEOUT_USEC=75000000"
+    );
     assert_eq!(program.wait(), Some(0));
 }
 
@@ -361,13 +390,29 @@ fn another_cosgate_takes_over_a_port_that_is_shared() {
     let shared = text(&emulator, "").replacen("[server]", "[server]\nreuse_port = true", 1);
     let mut old = Program::serve(&shared);
     let addr = old.addr;
-    let same = shared.replacen("127.0.0.1:0", &addr.to_string(), 1);
+    let admin = old.address("admin=");
+    let same = shared
+        .replacen("127.0.0.1:0", &addr.to_string(), 1)
+        .replacen("127.0.0.1:0", &admin.to_string(), 1);
     let new = Program::serve(&same);
-    assert_eq!(new.addr, addr);
+    assert_eq!((new.addr, new.address("admin=")), (addr, admin));
+    let upload = Call::new(addr, "PUT", PHOTO).signed_by(ACME).body("half");
+    let mut uploads: Vec<_> = (0..20).map(|_| Client::connect(addr)).collect();
+    for upload_of_both in &mut uploads {
+        let bytes = upload.bytes();
+        upload_of_both.write(&bytes[..bytes.len() - 2]);
+    }
     old.signal("TERM");
+    // Those that the old one has hold it back. Its pages would say that it drains.
+    eventually("the new one alone responds", || {
+        (0..20).all(|_| readyz(admin).status == 200)
+    });
+    for upload_of_both in &mut uploads {
+        upload_of_both.write(b"lf");
+    }
     assert_eq!(old.wait(), Some(0));
     for _ in 0..20 {
-        assert_eq!(get(addr).status, 404);
+        assert_eq!(get(addr).status, 200);
     }
 }
 

@@ -109,7 +109,7 @@ fn header_word(
         return match handling(operation, name, value.as_bytes(), signature) {
             Handling::Sent => "passed on",
             Handling::ForbidsOverwrite => "translated",
-            Handling::LookedAtFirst => "checked here",
+            Handling::CheckedFirst => "checked here",
             Handling::Ignored => "dropped",
             Handling::Refused(_) if name.starts_with("x-amz-copy-source-") => "refused 400",
             Handling::Refused(_) => "refused 501",
@@ -588,7 +588,13 @@ fn every_parameter_is_treated_as_the_request_reference_has_it() {
 fn show_parameter(name: &str, verdict: &'static str, shown: Shown) {
     let world = world(UpstreamSignature::S3, None);
     let call = match shown {
-        Shown::By(operation) => request(&world, operation, &[(name, good_parameter(name))]),
+        Shown::By(operation) => {
+            let mut pairs = vec![(name, good_parameter(name))];
+            if name == "upload-id-marker" {
+                pairs.push(("key-marker", "acme/")); // alone it is ignored, as by S3
+            }
+            request(&world, operation, &pairs)
+        }
         Shown::On(method, scope) => {
             let path = if scope == Resource::Bucket {
                 "/photos"

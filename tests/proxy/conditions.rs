@@ -271,12 +271,12 @@ fn copy_keeps_conditions_on_its_source() {
         ] {
             let seen = world.upstream_requests();
             let reply = copy(&world).header(name, value).fetch();
-            let looks = u64::from(signature == "s3");
+            let prechecks = u64::from(signature == "s3");
             if holds {
                 reply.assert_ok();
                 assert_eq!(
                     world.upstream_requests() - seen,
-                    1 + looks,
+                    1 + prechecks,
                     "{signature} {name}"
                 );
             } else {

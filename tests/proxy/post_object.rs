@@ -775,6 +775,27 @@ fn accepts_a_form_without_its_last_line_end() {
     let reply = large.refused(400, "MalformedPOSTRequest");
     assert!(reply.text().contains("a line end"), "{}", reply.text());
     assert!(world.stored("acme/large").is_none());
+    // `fetch` of Node.js 22 and older, which large files come from too.
+    let bytes = large.bytes();
+    let of_node = format!("{:0<1$}", "----formdata-undici-0", BOUNDARY.len());
+    let mut client = Client::connect(large.addr);
+    client.write(&replaced(&bytes, BOUNDARY.as_bytes(), of_node.as_bytes()));
+    assert_eq!(client.read_reply("POST").status, 204);
+    assert_eq!(
+        world.emulator.object_bytes(BUCKET, "acme/large").unwrap(),
+        vec![1; 100_000]
+    );
+}
+
+/// `bytes` with each `old` made `new`, which is as long.
+fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for at in 0..=bytes.len() - old.len() {
+        if bytes[at..].starts_with(old) {
+            bytes[at..at + old.len()].copy_from_slice(new);
+        }
+    }
+    bytes
 }
 
 #[test]
@@ -881,8 +902,8 @@ fn reports_failures_of_cos() {
     for (status, expected) in [(302, 502), (304, 502), (412, 412), (503, 503)] {
         let response = format!("HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n");
         let world = Scripted::new(vec![act(move |peer| {
-            let Some(look) = peer.head() else { return };
-            assert!(look.starts_with("HEAD "), "{look}");
+            let Some(head) = peer.head() else { return };
+            assert!(head.starts_with("HEAD "), "{head}");
             peer.respond("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
             let Some(head) = peer.head() else { return };
             peer.body(header_of(&head, "content-length").unwrap().parse().unwrap());

@@ -200,3 +200,31 @@ fn rejects_malformed_xml_bodies() {
     wrong.fetch().assert_error(400, "BadDigest");
     assert_eq!(world.upstream_requests(), 0);
 }
+
+/// A script whose variable is empty must not delete the present object. S3 refuses it too.
+#[test]
+fn deletes_nothing_for_an_empty_version() {
+    let world = World::new();
+    world.put("/photos/acme/a", "kept");
+    for (method, target) in [
+        ("DELETE", "/photos/acme/a?versionId="),
+        ("DELETE", "/photos/acme/a?versionId"),
+        ("DELETE", "/photos/acme/a?tagging&versionId="),
+    ] {
+        let reply = world.fetch(method, target);
+        reply.assert_error(400, "InvalidArgument");
+    }
+    assert_eq!(
+        world.fetch("GET", "/photos/acme/a?versionId=").text(),
+        "kept"
+    );
+}
+
+/// Web frameworks add it to the addresses of their files.
+#[test]
+fn ignores_the_parameter_id_of_an_object() {
+    let world = World::new();
+    world.put("/photos/acme/app.js", "script");
+    let reply = world.fetch("GET", "/photos/acme/app.js?id=68eb5c");
+    assert_eq!(reply.assert_ok().text(), "script");
+}

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "real time is measured")]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -324,6 +324,38 @@ fn reload_applies_to_client_certificates() {
     assert!(client.closes_within(Duration::from_secs(5)));
     let mut refused = connect();
     refused.write(&call("GET", PHOTO).bytes());
+    assert!(!refused.fill());
+}
+
+#[test]
+fn reload_takes_another_file_of_revoked_certificates() {
+    let authority = Authority::new("ours");
+    let pair = authority.pair("localhost");
+    let (cert, key) = authority.pair("one.example");
+    let lists = [(&[][..], "none.pem"), (&[&*cert], "revoked.pem")].map(|(revoked, name)| {
+        let list = authority.revoke(revoked, 2100);
+        let own = list.with_file_name(name);
+        std::fs::copy(&list, &own).unwrap();
+        own
+    });
+    let world = World::new();
+    let known = |list: &Path| {
+        let known = known(&world, &authority, &pair, ["one.example", "two.example"]);
+        let tls = format!("[server.tls]\nclient_crl = '{}'", list.display());
+        known.replacen("[server.tls]", &tls, 1)
+    };
+    let connect = || {
+        let tls = tls_client(&authority.ca(), Some((&cert, &key)), &[&TLS13]);
+        Client::connect_tls(world.gateway.addr, "localhost", tls)
+    };
+    let call = |method: &str| Call::new(world.gateway.addr, method, PHOTO);
+    reload(&world, &known(&lists[0]));
+    let mut before = connect();
+    send(&mut before, &call("PUT").body("acme's")).assert_ok();
+    reload(&world, &known(&lists[1]));
+    assert!(before.closes_within(Duration::from_secs(5)));
+    let mut refused = connect();
+    refused.write(&call("GET").bytes());
     assert!(!refused.fill());
 }
 

@@ -894,6 +894,90 @@ fn detects_a_refused_key_for_head() {
     assert!(heads[1].starts_with("GET "), "{}", heads[1]);
 }
 
+/// Its response comes by HEAD from COS, though the client sends GET.
+#[test]
+fn detects_a_refused_key_for_the_attributes_of_an_object() {
+    let refusal = cos_error(403, "InvalidAccessKeyId", "no such key");
+    let world = Scripted::new(vec![act(move |peer| {
+        let mut refused = None;
+        while let Some(head) = peer.head() {
+            let token = header_of(&head, "x-amz-security-token").map(str::to_owned);
+            if refused.is_none() || refused == token {
+                refused = token;
+                let end = refusal.find("\r\n\r\n").unwrap() + 4;
+                let bare = head.starts_with("HEAD");
+                peer.respond(if bare { &refusal[..end] } else { &refusal });
+            } else {
+                peer.respond("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: \"e\"\r\n\r\n");
+            }
+        }
+    })]);
+    let call = world.signed("GET", &format!("{GET}?attributes"));
+    call.header("x-amz-object-attributes", "ETag")
+        .send()
+        .assert_ok();
+    assert_eq!(tokens(&world.script.heads()).len(), 3);
+}
+
+/// A copy or a complete may take minutes, in which COS sends white space (436/7742). Another response must come
+/// at its pace.
+#[test]
+fn waits_for_a_long_copy_as_long_as_cos_sends_white_space() {
+    let limits = "[server.limits]\nbody_window = \"400ms\"\nbody_rate = \"1MiB\"";
+    let copied = "<CopyObjectResult><ETag>\"e\"</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></CopyObjectResult>";
+    let slow = act(move |peer| {
+        while let Some(head) = peer.head() {
+            peer.body(body_of(&head));
+            peer.respond("HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nTransfer-Encoding: chunked\r\n\r\n");
+            peer.respond("28\r\n<?xml version=\"1.0\" encoding=\"UTF-8\" ?>\n\r\n");
+            for _ in 0..8 {
+                thread::sleep(Duration::from_millis(150));
+                peer.respond("1\r\n \r\n");
+            }
+            peer.respond(&format!("{:x}\r\n{copied}\r\n0\r\n\r\n", copied.len()));
+        }
+    });
+    let world = Scripted::with(vec![slow], limits);
+    let copy = world
+        .signed("PUT", GET)
+        .header("x-amz-copy-source", "/photos/acme/from");
+    let reply = copy.send();
+    assert_eq!((reply.status, reply.whole), (200, true));
+    assert!(
+        reply.text().contains("CopyObjectResult"),
+        "{}",
+        reply.text()
+    );
+    let other = world.signed("GET", GET).send();
+    assert_eq!((other.status, other.whole), (200, false));
+}
+
+/// The first try has aborted the upload.
+#[test]
+fn an_abort_that_is_tried_again_finds_its_upload_aborted() {
+    let gone = cos_error(404, "NoSuchUpload", "none");
+    let abort = "/photos/acme/k?uploadId=u";
+    let world = Scripted::new(vec![breaks(false), always(gone.clone())]);
+    assert_eq!(world.signed("DELETE", abort).send().status, 204);
+    let world = Scripted::new(vec![always(gone)]);
+    let first = world.signed("DELETE", abort).send();
+    first.assert_error(404, "NoSuchUpload");
+}
+
+#[test]
+fn says_that_a_delete_marker_hides_an_object() {
+    for (status, words) in [(404, "x-cos-"), (404, "x-amz-"), (405, "x-cos-")] {
+        let refusal = format!(
+            "HTTP/1.1 {status} No\r\n{words}delete-marker: true\r\n{words}version-id: v7\r\nContent-Length: 0\r\n\r\n"
+        );
+        let world = Scripted::new(vec![always(refusal)]);
+        let reply = world.signed("GET", GET).send();
+        assert_eq!(reply.status, status);
+        assert_eq!(reply.header("x-amz-delete-marker"), Some("true"));
+        assert_eq!(reply.header("x-amz-version-id"), Some("v7"));
+    }
+}
+
 #[test]
 fn permanently_refused_key_costs_one_retry() {
     let world = Scripted::new(vec![always(cos_error(403, "InvalidAccessKeyId", "no"))]);

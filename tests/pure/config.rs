@@ -596,13 +596,13 @@ fn checks_log_and_trace_values() {
     );
     errs(
         "[log]\naccess_share = §\"5\"",
-        "`5` is no percentage",
+        "`5` is not a percentage",
         "\"2.5%\"",
     );
     errs("[log]\naccess_slow = §\"0s\"", "out of range", "1ms to 1h");
     errs(
         "[traces]\nshare = §\"101%\"",
-        "`101%` is no percentage",
+        "`101%` is not a percentage",
         "\"100%\"",
     );
     let collector = "endpoint = §\"http://127.0.0.1:4318/v1/traces\"";
@@ -2732,7 +2732,7 @@ fn checks_cors_rules() {
         ),
         (
             "https://app.example.com:443",
-            "own port",
+            "default port",
             "\"https://app.example.com\"",
         ),
         ("https://*.*.com", "two `*`", "one `*`"),

@@ -392,8 +392,8 @@ fn rejects_invalid_tokens() {
         (json!({ "aud": ["other"] }), "iss and aud"),
         (json!({ "exp": null }), "no exp"),
         (json!({ "exp": "soon" }), "numbers of seconds"),
-        (json!({ "nbf": now + 120 }), "not good yet"),
-        (json!({ "iat": now + 120 }), "not good yet"),
+        (json!({ "nbf": now + 120 }), "not valid yet"),
+        (json!({ "iat": now + 120 }), "not valid yet"),
     ] {
         refused(&CORP.with(&more), why);
     }

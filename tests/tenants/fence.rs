@@ -156,6 +156,12 @@ fn a2_rejects_control_characters_in_parameters() {
             "x-amz-user-agent",
         ] {
             for control in ["%00", "%01", "%09", "%0a", "%0D", "%1b", "%1F", "%7f"] {
+                // Keys may have some of them, and so may what names keys.
+                let names_keys = ["prefix", "marker", "start-after", "key-marker"];
+                let names_keys = names_keys.contains(&parameter.rsplit('&').next().unwrap());
+                if names_keys && ["%01", "%09", "%1F", "%7f"].contains(&control) {
+                    continue;
+                }
                 let target = format!("/photos?{parameter}=acme/{control}a");
                 let reply = world.fetch("GET", &target);
                 assert_refused(&reply, 400, "InvalidArgument", &target);

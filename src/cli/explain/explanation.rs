@@ -1,4 +1,4 @@
-//! What is known of a request, and how it is shown: as text, or as JSON.
+//! [`Explanation`]: the facts that `explain` shows of a request, as text or as JSON.
 
 use std::fmt::Write as _;
 

@@ -53,10 +53,10 @@ pub(super) struct Arguments {
     /// The TOML file that names the tenant; variables that it names need not be set
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// Who calls, taken at their word: no signature is needed. A template's tenant is TEMPLATE/SUBJECT
+    /// The calling tenant; no signature is needed. A template's tenant is TEMPLATE/SUBJECT
     #[arg(long, short, value_name = "NAME")]
     tenant: Option<String>,
-    /// The caller has session keys of the tenant that were got with the `Policy` in this file (AWS's JSON)
+    /// The caller uses session keys of the tenant, issued with the `Policy` in this file (AWS's JSON)
     #[arg(long, value_name = "FILE", requires = "tenant")]
     session_policy: Option<PathBuf>,
     /// The caller is unknown, on this machine if the listener is loopback, or as the user that runs cosgate
@@ -254,15 +254,15 @@ impl Explanation {
         let Forward {
             permit,
             request,
-            looks,
+            prechecks,
             payload: plan,
         } = forward;
         self.add(Step::Authorize, permitted(&permit));
-        let first = match looks.first().map(|look| look.must) {
+        let first = match prechecks.first().map(|precheck| precheck.must) {
             None => "",
             Some(Must::Fail) => "; but only a HEAD is sent, and then 416: each object is one part",
             Some(Must::BeAbsent | Must::Hold) => {
-                "; a HEAD comes first, since COS is not known to keep the condition"
+                "; a HEAD comes first, since COS does not document that it keeps the condition"
             }
         };
         self.add(
@@ -314,7 +314,7 @@ fn known(caller: &Authenticated) -> String {
     let tenant = &caller.tenant().name;
     match caller.identity() {
         Identity::Assumed => {
-            format!("taken to be the tenant {tenant}; no signature is looked at")
+            format!("taken to be the tenant {tenant}; no signature is checked")
         }
         Identity::Unix(uid) => format!("the user {uid}: the tenant {tenant}"),
         _ => format!("anonymous: the tenant {tenant}"),

@@ -1,4 +1,4 @@
-//! What COS would get, and the temporary key that would sign it.
+//! The part of an explanation about COS: the upstream head, and the temporary key that would sign it.
 
 use cosgate::clock::wall_clock;
 use cosgate::config::{Config, IssuerKind};

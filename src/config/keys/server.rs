@@ -28,7 +28,7 @@ pub(super) static SERVER: ConfigTable = ConfigTable {
             "admin",
             Value::Text("address or `\"\"`"),
             Default::Is("127.0.0.1:9001"),
-            "Address of `/livez`, `/readyz` and `/metrics`. `\"\"` turns it off.",
+            "Address of the admin pages: `/livez`, `/readyz`, `/metrics`, the status page and the admin API. `\"\"` turns them off.",
         ),
         key(
             "ready_requires",
@@ -40,7 +40,7 @@ pub(super) static SERVER: ConfigTable = ConfigTable {
             "admin_hosts",
             Value::Texts("DNS name"),
             Default::Absent,
-            "Host names of the admin pages besides `localhost` and addresses. Others get 421. If `admin` is not loopback and this is not set, every name is accepted.",
+            "Host names of the admin pages besides `localhost` and addresses. Others get 421. If `admin` is not loopback and this is not set, `/livez`, `/readyz` and `/metrics` accept every name.",
         ),
         key(
             "admin_token",

@@ -50,7 +50,7 @@ const NOT_BEFORE: ConfigKey = key(
 const REVOKED: ConfigKey = table("revoked_sessions", Value::Tables(&REVOKED_SESSION));
 
 pub(super) static TENANT: ConfigTable = ConfigTable {
-    about: "Who calls, and what they may do.",
+    about: "A tenant: its callers, and what they may do.",
     keys: &[
         ISSUER_OF,
         table("access_keys", Value::Tables(&ACCESS_KEY)),

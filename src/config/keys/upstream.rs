@@ -17,7 +17,7 @@ pub(super) static UPSTREAM: ConfigTable = ConfigTable {
             "service_endpoint",
             ENDPOINT,
             Default::Is("https://service.cos.myqcloud.com"),
-            "Endpoint of the account. It may contain `{region}`.",
+            "Endpoint of the account; it may contain `{region}`. It is kept for requests that name no bucket: today cosgate sends none, since it responds to ListBuckets itself.",
         ),
         key(
             "signature",

@@ -278,6 +278,13 @@ impl Entry {
             .is_some_and(|credential| credential.is_live(now))
     }
 
+    /// When its key ends, if it is live and not permanent.
+    pub(super) fn live_key_end(&self, now: Instant) -> Option<Timestamp> {
+        let credential = self.current.load();
+        let live = credential.as_ref().filter(|key| key.is_live(now));
+        live?.expires
+    }
+
     /// Requests that found a live key.
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! How a request waits for a key: its slot, its deadline, and why it waits no longer.
+//! A request that waits for a key: its slot, its deadline, and why it waits no longer.
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::Arc;

@@ -163,9 +163,9 @@ impl StsError {
                 "the token of token_file is refused: check its audience, its life and provider_id"
             }
             (_, "ResourceNotFound.RoleNotFound" | "InternalError.IllegalRole") => {
-                "check role_arn: there is no such role, or it trusts nobody like this issuer"
+                "check role_arn: the role does not exist, or does not trust this issuer"
             }
-            (_, "NoBaseKey") => "fix what the issuer's own key comes from",
+            (_, "NoBaseKey") => "fix the source of the issuer's own key",
             (_, "TokenFile") => "fix token_file",
             (StsClass::ConfigWrong, _) => {
                 "check the tenant's grants, the duration and the region of [sts]"

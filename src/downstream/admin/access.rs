@@ -1,5 +1,5 @@
-//! Who may see the admin pages: requests under a name that is not the listener's, of other web sites, and without
-//! the token are refused.
+//! Access to the admin pages: refuses requests with a `Host` that is not the listener's, from pages of other web
+//! sites, and without the token.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

@@ -51,7 +51,16 @@ struct AdminPages {
     history: Mutex<RateHistory>,
 }
 
-/// Serves the admin pages on `listener`, for ever. `reloads` takes what `POST /reload` requests.
+/// A connection to the admin listener. It ends when this is dropped.
+struct AdminConnection(AbortHandle);
+
+impl Drop for AdminConnection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Serves the admin pages on `listener`, until this future is dropped. `reloads` takes what `POST /reload` requests.
 pub async fn run(
     listener: StdListener,
     live: Arc<LiveConfig>,
@@ -85,17 +94,15 @@ async fn sample(pages: &AdminPages) -> Infallible {
 }
 
 async fn accept(listener: &TcpListener, pages: &Arc<AdminPages>) -> Infallible {
-    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
+    let mut open: VecDeque<AdminConnection> = VecDeque::with_capacity(CONNECTIONS);
     loop {
         let Ok((socket, _)) = listener.accept().await else {
             sleep(ACCEPT_REST).await;
             continue;
         };
-        open.retain(|connection| !connection.is_finished());
-        if open.len() >= CONNECTIONS
-            && let Some(oldest) = open.pop_front()
-        {
-            oldest.abort();
+        open.retain(|AdminConnection(task)| !task.is_finished());
+        if open.len() >= CONNECTIONS {
+            open.pop_front();
         }
         let pages = Arc::clone(pages);
         let connection = tokio::spawn(async move {
@@ -109,7 +116,7 @@ async fn accept(listener: &TcpListener, pages: &Arc<AdminPages>) -> Infallible {
             // A broken or slow scraper is not worth a word.
             let _ = timeout(CONNECTION_TIME, connection).await;
         });
-        open.push_back(connection.abort_handle());
+        open.push_back(AdminConnection(connection.abort_handle()));
     }
 }
 
@@ -279,6 +286,7 @@ fn metrics_view(live: &LiveConfig, shared: &Shared) -> MetricsView {
         identities: shared.tenants().key_states(now),
         issuers: credentials.issuer_states(),
         live_keys: credentials.live_keys() as u64,
+        first_key_end: credentials.first_key_end(),
         scopes: credentials.scopes(),
         ending_keys: shared.tenants().ending_keys(now),
         certificate_end: live.rules().certificate_end(),

@@ -1,4 +1,4 @@
-//! What the charts and numbers of the status page are made of.
+//! The data behind the charts and numbers of the status page.
 
 use std::sync::PoisonError;
 use std::time::Duration;

@@ -144,7 +144,7 @@ pub(super) const FAMILIES: [Family; 26] = [
     },
     Family {
         name: "cosgate_upstream_connections_total",
-        help: "Connections to COS used for a request: made for it, or there already.",
+        help: "Connections to COS used for a request, by state: opened for it, or reused.",
         samples: &[
             ("{state=\"opened\"}", Event::UpstreamOpened),
             ("{state=\"reused\"}", Event::UpstreamReused),

@@ -2,10 +2,9 @@
 
 mod families;
 
-use super::CoreMetrics;
 use super::exposition::{Exposition, MetricKind, TextFormat, escaped};
 use super::histogram::{Histogram, HistogramTotal};
-use super::metrics::{CLASSES, Metrics, OPERATIONS, STATUSES, read};
+use super::metrics::{CLASSES, Metrics, OPERATIONS, RequestTimes, STATUSES, read};
 use super::process_stats::ProcessStats;
 use crate::decision::Step;
 use crate::error::Code;
@@ -23,6 +22,8 @@ pub struct MetricsView {
     pub issuers: Vec<(String, bool)>,
     /// Temporary keys that are live.
     pub live_keys: u64,
+    /// When the first of them ends.
+    pub first_key_end: Option<Timestamp>,
     /// Scopes that were made for requests: those that are kept, and those that made room for others.
     pub scopes: (u64, u64),
     /// Local keys with an end.
@@ -149,6 +150,11 @@ impl Metrics {
         for (name, count) in [("taken", &self.reloads), ("refused", &self.reloads_refused)] {
             text.sample(&format!("{{result=\"{name}\"}}"), read(count));
         }
+        if let Some(end) = view.first_key_end {
+            let help = "When the first of the live temporary keys ends, in seconds since 1970.";
+            let name = "cosgate_live_key_not_after_seconds";
+            text.single(name, help, MetricKind::Gauge, end.unix());
+        }
         if let Some(end) = view.certificate_end {
             let help =
                 "When the certificate that cosgate shows to clients ends, in seconds since 1970.";
@@ -191,33 +197,23 @@ impl Metrics {
 
     /// Only what occurred, too.
     fn render_times(&self, text: &mut Exposition) {
-        let help = "Time from a request's head to the last byte of its response, by operation and class of the status.";
-        text.family(
+        self.render_request_times(
+            text,
             "cosgate_request_duration_seconds",
-            help,
-            MetricKind::Histogram,
+            "Time from a request's head to the last byte of its response, by operation and class of the status.",
+            |times| &times.whole,
         );
-        for row in 0..OPERATIONS {
-            for (class, name) in CLASSES.iter().enumerate() {
-                let total = self.histogram(|core| core.whole_time(row, class));
-                let operation = operation_name(row);
-                let labels = format!("operation=\"{operation}\",class=\"{name}\"");
-                push_if_any(text, &labels, &total);
-            }
-        }
-        let help = "Time from a request's head to the head of COS's response, by operation.";
-        self.render_by_operation(
+        self.render_request_times(
             text,
             "cosgate_time_to_first_byte_seconds",
-            help,
-            CoreMetrics::first_byte_time,
+            "Time from a request's head to the head of COS's response, by operation and class of the status.",
+            |times| &times.first_byte,
         );
-        let help = "Time that COS took for the head of its response, tries before it included, by operation.";
-        self.render_by_operation(
+        self.render_request_times(
             text,
             "cosgate_upstream_duration_seconds",
-            help,
-            CoreMetrics::upstream_time,
+            "Time that COS took for the head of its response, tries before it included, by operation and class of the status.",
+            |times| &times.upstream,
         );
         let help = "Time that requests waited for a temporary key that was not there.";
         text.family("cosgate_key_wait_seconds", help, MetricKind::Histogram);
@@ -232,21 +228,21 @@ impl Metrics {
         text.histogram("", &calls);
     }
 
-    fn render_by_operation(
+    fn render_request_times(
         &self,
         text: &mut Exposition,
         name: &'static str,
         help: &str,
-        of: impl Fn(&CoreMetrics, usize) -> Option<&Histogram>,
+        of: impl Fn(&RequestTimes) -> &Histogram,
     ) {
         text.family(name, help, MetricKind::Histogram);
         for row in 0..OPERATIONS {
-            let total = self.histogram(|core| of(core, row));
-            push_if_any(
-                text,
-                &format!("operation=\"{}\"", operation_name(row)),
-                &total,
-            );
+            for (class, class_name) in CLASSES.iter().enumerate() {
+                let total = self.histogram(|core| core.request_times(row, class).map(&of));
+                let operation = operation_name(row);
+                let labels = format!("operation=\"{operation}\",class=\"{class_name}\"");
+                push_if_any(text, &labels, &total);
+            }
         }
     }
 
@@ -527,6 +523,7 @@ mod tests {
     fn view() -> MetricsView {
         MetricsView {
             live_keys: 3,
+            first_key_end: Some(Timestamp::from_unix(1_700_000_000)),
             scopes: (5, 2),
             issuers: vec![("main".to_owned(), false), ("spare".to_owned(), true)],
             certificate_end: Some(Timestamp::from_unix(1_800_000_000)),
@@ -547,8 +544,8 @@ mod tests {
             "cosgate_request_duration_seconds_bucket{operation=\"GetObject\",class=\"2xx\",le=\"+Inf\"} 2",
             "cosgate_request_duration_seconds_sum{operation=\"GetObject\",class=\"2xx\"} 0.006000",
             "cosgate_request_duration_seconds_count{operation=\"GetObject\",class=\"2xx\"} 2",
-            "cosgate_time_to_first_byte_seconds_count{operation=\"GetObject\"} 2",
-            "cosgate_upstream_duration_seconds_sum{operation=\"GetObject\"} 0.002000",
+            "cosgate_time_to_first_byte_seconds_count{operation=\"GetObject\",class=\"2xx\"} 2",
+            "cosgate_upstream_duration_seconds_sum{operation=\"GetObject\",class=\"2xx\"} 0.002000",
             "cosgate_key_wait_seconds_bucket{le=\"0.05\"} 1",
             "cosgate_sts_call_duration_seconds_count 1",
             "cosgate_errors_total{step=\"authenticate\",code=\"SignatureDoesNotMatch\"} 1",
@@ -566,6 +563,7 @@ mod tests {
             "cosgate_sts_calls_total{result=\"retry\"} 0",
             "cosgate_sts_breaker_open{issuer=\"main\"} 0",
             "cosgate_sts_breaker_open{issuer=\"spare\"} 1",
+            "cosgate_live_key_not_after_seconds 1700000000",
             "cosgate_certificate_not_after_seconds 1800000000",
             "cosgate_keys_rejected_total 1",
             "cosgate_upstream_calls_total{outcome=\"server_error\"} 1",

@@ -1,4 +1,4 @@
-//! What the response to an operation must be: its root, where its next page starts, and what proves a success.
+//! The document in the response to each operation: its root, where its next page starts, and what proves a success.
 
 use crate::s3::{Operation, SuccessKind};
 

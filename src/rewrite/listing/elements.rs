@@ -1,4 +1,4 @@
-//! What becomes of each element, by what it carries and where it stands.
+//! The rewriting of each element of a listing, by what it carries and where it stands.
 
 use std::borrow::Cow;
 
@@ -13,6 +13,7 @@ use crate::rewrite::names::{EchoedParameter, ListedName, Unfit, escaped};
 use crate::rewrite::response::{error_code, is_clean};
 use crate::s3::Operation;
 use crate::s3::continuation::token_of_marker;
+use crate::s3::storage_class::s3_class;
 use crate::s3::xml::NAMESPACE;
 
 /// What becomes of a leaf's text.
@@ -197,6 +198,10 @@ impl ResponseRewriter {
     ) -> Result<(), Unfit> {
         let Some(text) = self.becomes(leaf, raw)? else {
             return Ok(());
+        };
+        let text = match s3_class(text.trim()) {
+            Some(class) if element.name == "StorageClass" && !self.native => Cow::Borrowed(class),
+            _ => text,
         };
         let is_token = leaf == Leaf::Next && self.version_2.is_some();
         let name = if is_token {

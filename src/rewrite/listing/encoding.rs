@@ -1,4 +1,4 @@
-//! What a response declares of how its names are encoded.
+//! The encoding of names that a response declares.
 
 use memchr::{memchr, memmem, memrchr};
 

@@ -1,4 +1,4 @@
-//! Whether a text of COS reveals the real store.
+//! The check of texts of COS for anything that reveals the real store.
 
 use crate::tenant::Grant;
 

@@ -80,14 +80,14 @@ pub(crate) fn upstream_error(
         // The client's own key is right: a 403 would make it blame or drop that one.
         S3Error::new(
             Code::ServiceUnavailable,
-            "The store cannot be used just now. Please try again.",
+            "The store is not available at the moment. Please try again.",
         )
         .fault(Fault::Upstream)
         .retry_after(RETRY_AFTER_KEY)
     } else if is_damage(status, upstream) {
         S3Error::new(
             Code::InternalError,
-            "The request did not reach the storage as it was sent, and nothing was done. Send it again.",
+            "The request was damaged between cosgate and the store, which did nothing. Send it again.",
         )
         .fault(Fault::Upstream)
     } else if status.is_informational() || status.as_u16() >= 600 {

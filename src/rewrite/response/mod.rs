@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::listing;
 use super::names::{self, Unfit};
 use crate::error::{Code, Fault, S3Error};
+use crate::s3::storage_class::s3_class;
 use crate::s3::{Operation, xml};
 use crate::tenant::Grant;
 
@@ -58,6 +59,27 @@ pub(crate) fn response_headers(
         append(&mut client, &name, value);
     }
     Ok(client)
+}
+
+/// The headers of COS's refusal that say that a delete marker hides the object, and its version, as S3 sends them
+/// (API reference, `GetObject`).
+pub(crate) fn delete_marker(
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Vec<(HeaderName, HeaderValue)> {
+    if !matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
+    ) {
+        return Vec::new();
+    }
+    let of_client = |suffix: &str| {
+        let cos = headers.get(format!("{COS}{suffix}"));
+        let value = cos.or_else(|| headers.get(format!("{AMZ}{suffix}")))?;
+        Some((s3_name(suffix)?, value.clone()))
+    };
+    let names = ["delete-marker", "version-id"];
+    names.into_iter().filter_map(of_client).collect()
 }
 
 /// Adds one value to the client's headers, as S3 says it. One request has one id.
@@ -228,6 +250,10 @@ fn s3_value(name: &HeaderName, value: HeaderValue) -> Option<HeaderValue> {
             Some(HeaderValue::from_static("aws:kms"))
         }
         "x-amz-expiration" => expiration(&value),
+        "x-amz-storage-class" => {
+            let known = value.to_str().ok().and_then(s3_class);
+            Some(known.map_or(value, HeaderValue::from_static))
+        }
         _ => Some(value),
     }
 }

@@ -133,8 +133,8 @@ impl Form {
             Some((name, _)) => Err(S3Error::new(
                 Code::InvalidArgument,
                 format!(
-                    "The form has the field {}, which is not known here; name it {IGNORED}… if it \
-                     is not for the store.",
+                    "The form has the unknown field {}. Remove it, or begin its name with {IGNORED} if the \
+                     store need not see it.",
                     shown(name)
                 ),
             )),

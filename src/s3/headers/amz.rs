@@ -320,7 +320,7 @@ pub(super) fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disp
             operation.name()
         ))),
         Some(T::Denied) => Err(denied(format!(
-            "The header x-amz-{rest} is never accepted."
+            "cosgate does not accept the header x-amz-{rest}. Remove it."
         ))),
     }
 }

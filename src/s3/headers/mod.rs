@@ -74,16 +74,18 @@ pub fn forwarded<'h>(
             Disposition::NeedsName | Disposition::Unknown if granted_by_name() => {}
             Disposition::NeedsAction(action) => {
                 return Err(denied(format!(
-                    "The header {name} needs a grant of {action}."
+                    "The header {name} needs the action {action}. Remove it, or ask the operator for that action."
                 )));
             }
             Disposition::NeedsName => {
                 return Err(denied(format!(
-                    "The header {name} needs a grant that lists it under headers."
+                    "The header {name} is not allowed. Remove it, or ask the operator to list it in the grant's headers."
                 )));
             }
             Disposition::Unknown => {
-                return Err(invalid(format!("The header {name} is not supported.")));
+                return Err(invalid(format!(
+                    "The header {name} is not supported. Remove it, or ask the operator to list it in the grant's headers."
+                )));
             }
         }
         check_value(name, value)?;
@@ -120,7 +122,7 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
     }
     if is_never_taken(name) {
         return Err(invalid(format!(
-            "The header {name} is never taken from a client."
+            "cosgate does not accept the header {name} from a client. Remove it."
         )));
     }
     // `conditions` has these: kept or refused, by operation.

@@ -126,7 +126,7 @@ fn check_ignored(
         return Err(S3Error::new(
             Code::InvalidArgument,
             format!(
-                "The query parameter {} has no value and may name a sub-resource that is not known here. \
+                "The query parameter {} has no value and may be a sub-resource that cosgate does not know. \
                  Remove it.",
                 shown(name)
             ),
@@ -161,7 +161,9 @@ fn select(
         return Ok(operation);
     }
     Err(match (scope, method.as_str(), selectors) {
-        (Resource::Bucket, "DELETE", []) => denied("Buckets cannot be deleted here."),
+        (Resource::Bucket, "DELETE", []) => {
+            denied("cosgate does not delete buckets. Ask the operator to do it.")
+        }
         (_, _, ["policy"]) => S3Error::new(
             Code::NotImplemented,
             "A bucket policy names accounts, which S3 and Tencent COS do not have in common. Ask the operator \

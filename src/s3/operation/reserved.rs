@@ -37,13 +37,7 @@ pub(super) const RESERVED: &[(Reserved, &[&str])] = &[
     // S3 API reference, operations of buckets and objects, with a row of COS's in the same vectors.
     (
         Reserved::Unserved,
-        &[
-            "id",
-            "intelligent-tiering",
-            "inventory",
-            "select",
-            "select-type",
-        ],
+        &["intelligent-tiering", "inventory", "select", "select-type"],
     ),
     // S3 API reference: GetBucketAbac, CreateSession, RenameObject and others; COS has
     // none of them.

@@ -70,7 +70,7 @@ impl AccessRights {
         let owner = owner.ok_or_else(|| malformed("it has no Owner"))?;
         let grants = grants.into_iter().map(|(grantee, permission)| {
             let grantee = grantee.is(&owner);
-            let grantee = grantee.ok_or_else(|| malformed("a Grantee is nobody"))?;
+            let grantee = grantee.ok_or_else(|| malformed("a Grantee names nobody"))?;
             Ok((grantee, permission))
         });
         Ok(Self(grants.collect::<Result<_, S3Error>>()?))

@@ -83,7 +83,7 @@ impl<'a> Document<'a> {
                     Err(_) => return Err(malformed("it holds an impossible character reference")),
                 },
                 Event::End(_) if text.contains(NO_CHARACTERS) => {
-                    return Err(malformed("it holds a character that XML has not"));
+                    return Err(malformed("it holds a character that XML does not allow"));
                 }
                 Event::End(_) => return Ok(text),
                 _ => {

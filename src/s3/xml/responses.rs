@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::DeleteObject;
 use super::document::{Document, Writer, malformed, once};
 use crate::error::{Code, S3Error};
 
@@ -173,16 +174,27 @@ impl DeleteResult {
         Ok(result)
     }
 
-    /// Adds a failure for each of `keys` that the result does not report: left out, it would look deleted.
-    pub(crate) fn fail_unreported(&mut self, keys: &[String]) {
-        let deleted = self.deleted.iter().map(|deleted| &*deleted.key);
-        let failed = self.failures.iter().map(|failure| &*failure.key);
-        let reported: HashSet<&str> = deleted.chain(failed).collect();
-        let silent = keys.iter().filter(|key| !reported.contains(&***key));
+    /// Adds a failure for each of `objects` that the result does not report: left out, it would look deleted.
+    pub(crate) fn fail_unreported(&mut self, objects: &[DeleteObject]) {
+        let deleted = self.deleted.iter();
+        let deleted = deleted.map(|deleted| (&*deleted.key, deleted.version_id.as_deref()));
+        let failed = self.failures.iter();
+        let failed = failed.map(|failure| (&*failure.key, failure.version_id.as_deref()));
+        let reported: HashSet<(&str, Option<&str>)> = deleted.chain(failed).collect();
+        let keys: HashSet<&str> = reported.iter().map(|(key, _)| *key).collect();
+        // A report without a version is of each that was requested.
+        let is_reported = |object: &&DeleteObject| match object.version_id.as_deref() {
+            None => keys.contains(&*object.key),
+            version => {
+                reported.contains(&(&*object.key, version))
+                    || reported.contains(&(&*object.key, None))
+            }
+        };
+        let silent = objects.iter().filter(|object| !is_reported(object));
         let silent: Vec<_> = silent
-            .map(|key| DeleteFailure {
-                key: key.clone(),
-                version_id: None,
+            .map(|object| DeleteFailure {
+                key: object.key.clone(),
+                version_id: object.version_id.clone(),
                 code: Code::InternalError.as_str().to_owned(),
                 message: "The store did not report whether it deleted this key. Try again."
                     .to_owned(),
@@ -362,8 +374,12 @@ mod tests {
     fn a_key_that_the_result_says_nothing_of_is_a_failure() {
         let xml = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Gone><Key>c</Key></Gone>\
             <Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>";
+        let object = |key: &str, version: Option<&str>| DeleteObject {
+            key: key.to_owned(),
+            version_id: version.map(str::to_owned),
+        };
         let mut result = DeleteResult::parse(xml, LIMIT).unwrap();
-        result.fail_unreported(&["a", "b", "c"].map(str::to_owned));
+        result.fail_unreported(&[object("a", None), object("b", Some("1")), object("c", None)]);
         let failures: Vec<_> = result
             .failures
             .iter()
@@ -371,6 +387,12 @@ mod tests {
             .collect();
         assert_eq!(failures, [("b", "AccessDenied"), ("c", "InternalError")]);
         assert_eq!(result.deleted.len(), 1);
+        let xml =
+            b"<DeleteResult><Deleted><Key>k</Key><VersionId>1</VersionId></Deleted></DeleteResult>";
+        let mut result = DeleteResult::parse(xml, LIMIT).unwrap();
+        result.fail_unreported(&[object("k", Some("1")), object("k", Some("2"))]);
+        assert_eq!(result.failures.len(), 1);
+        assert_eq!(result.failures[0].version_id.as_deref(), Some("2"));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! What AWS SDKs read as the responses of an STS.
+//! The responses of an STS, as AWS SDKs read them.
 
 use super::document::Writer;
 use crate::error::S3Error;

@@ -1,4 +1,4 @@
-//! What a tenant requires of its callers besides their proof: a certificate, an address.
+//! A tenant's requirements of its callers besides their proof: a certificate, an address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

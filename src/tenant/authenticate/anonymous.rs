@@ -1,5 +1,5 @@
-//! Who may call without a key: somebody on this machine, and no web page that they look at. By a Unix
-//! socket it is the user that runs cosgate: there the kernel says who comes.
+//! Anonymous callers: programs on this machine, but no web pages in its browsers. On a Unix socket it is the
+//! user that runs cosgate, whom the kernel names.
 //!
 //! A page can make a browser send requests to loopback, by its own name if it controls the DNS. So the
 //! connection, the name and the browser's own marks must all say that no page is behind the request, or a
@@ -42,19 +42,19 @@ impl AnonymousRule {
         connection: Connection,
     ) -> Result<usize, S3Error> {
         let tenant = self.tenant.ok_or_else(|| {
-            denied("this request is not signed: sign it with a local access key, or mark a tenant anonymous = true")
+            denied("this request is not signed: sign it with a local access key, or ask the operator to set anonymous = true for a tenant")
         })?;
         let is_own = connection.user.is_some_and(|user| user.is_own);
         if connection.user.is_some() && !is_own && !self.remote {
             return Err(denied(
-                "unsigned requests of this user are not served: sign it with a local access key, name the \
-                 user in unix_users of a tenant, or set [server] allow_remote_anonymous = true",
+                "unsigned requests of this user are not served: sign the request with a local access key, or ask the \
+                 operator to name the user in unix_users, or to set [server] allow_remote_anonymous = true",
             ));
         }
         if !connection.loopback && !is_own && !self.remote {
             return Err(denied(
-                "unsigned requests are served on loopback only: sign it with a local access key, or set \
-                 [server] allow_remote_anonymous = true",
+                "unsigned requests are served on loopback only: sign the request with a local access key, or ask \
+                 the operator to set [server] allow_remote_anonymous = true",
             ));
         }
         let host = only_text(headers, &HOST).unwrap_or_default();
@@ -94,8 +94,8 @@ pub(super) fn refuse_page(
     let host = only_text(&head.headers, &HOST).unwrap_or_default();
     if comes_from_a_page(&head.headers, host) && !tenant.lets_page(head, bucket, by_name) {
         return Err(denied(
-            "unsigned requests from web pages are refused: sign it with a local access key, use a \
-             presigned URL, or name the page's origin and the method in a cors rule of the grant",
+            "unsigned requests from web pages are refused: sign the request with a local access key, use a presigned \
+             URL, or ask the operator for a cors rule that names the page's origin and the method",
         ));
     }
     Ok(())

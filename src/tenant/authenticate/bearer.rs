@@ -8,8 +8,9 @@ use http::request::Parts;
 
 use super::{Authenticated, Connection, Identity, Source, Tenants, payload_mode};
 use crate::error::{Code, S3Error};
+use crate::sign::one_authorization;
 use crate::tenant::Tenant;
-use crate::tenant::identity::IdentityProvider;
+use crate::tenant::identity_provider::IdentityProvider;
 use crate::tenant::jwt::{Claims, Jwt, Validity, invalid};
 use crate::tenant::session::Whose;
 use crate::timestamp::Timestamp;
@@ -73,10 +74,7 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
         if head.headers.get_all(AUTHORIZATION).iter().count() > 1 {
-            return Err(S3Error::new(
-                Code::InvalidArgument,
-                "Only one Authorization header is allowed",
-            ));
+            return Err(one_authorization());
         }
         self.check_secrecy(connection)?;
         let proof = self.prove(token, connection.source(), now)?;
@@ -92,8 +90,8 @@ impl Tenants {
         }
         Err(S3Error::new(
             Code::AccessDenied,
-            "Access Denied: a token is taken over TLS or on loopback only, since whoever reads it can \
-             use it: set [server.tls], or allow_plain_bearer = true behind a proxy that speaks TLS.",
+            "Access Denied: tokens and keys are sent over TLS or on loopback only. Use https, or ask the operator to \
+             set [server.tls], or allow_plain_bearer = true behind a proxy that terminates TLS.",
         ))
     }
 
@@ -120,8 +118,8 @@ impl Tenants {
         if self.identities.is_empty() {
             return Err(S3Error::new(
                 Code::InvalidArgument,
-                "No tokens are taken here: sign the request with a local access key, or add \
-                 [identities.NAME].",
+                "This endpoint accepts no tokens. Sign the request with a local access key, or ask the operator to \
+                 add [identities.NAME].",
             ));
         }
         let is_current = |proof: &Proof| {
@@ -143,7 +141,7 @@ impl Tenants {
         let token = Jwt::parse(token)?;
         let (index, identity) = self
             .provider_of(&token)
-            .ok_or_else(|| invalid("no [identities.*] has its iss and aud"))?;
+            .ok_or_else(|| invalid("no configured identity provider has its iss and aud"))?;
         let revision = identity.verify(&token, now)?;
         let claims = token.unverified();
         let validity = claims.validity()?;
@@ -184,7 +182,7 @@ impl Tenants {
             let tenant = tenant.ok_or_else(|| {
                 S3Error::new(
                     Code::AccessDenied,
-                    format!("Access Denied: the token's claim {claim} names no tenant that takes its identity."),
+                    format!("Access Denied: the token's claim {claim} names no tenant that accepts tokens of this identity provider."),
                 )
             })?;
             return Ok((Arc::clone(tenant), Whose::Tenant(tenant.name.clone())));

@@ -1,4 +1,4 @@
-//! Who calls: one file for each kind of proof, and what else a tenant requires of its callers.
+//! Authentication: one file for each kind of proof, and a tenant's other requirements of its callers.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::Tenant;
 use super::cors::CorsRules;
-use super::identity::{IdentityProvider, KeyState};
+use super::identity_provider::{IdentityProvider, KeyState};
 use super::jwk::KeySet;
 use super::session::SessionSeal;
 use super::shared_rate::RateStore;
@@ -26,8 +26,8 @@ use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::headers::values_of;
 use crate::s3::{S3Request, native};
 use crate::secret::Secret;
-use crate::sign::sigv2;
 use crate::sign::sigv4::{CONTENT_SHA256, SigV4Claim};
+use crate::sign::{one_mechanism, sigv2};
 use crate::timestamp::Timestamp;
 
 mod admission;
@@ -388,7 +388,7 @@ impl Tenants {
         caller.map(Identified)
     }
 
-    /// Holds a caller whose proof is good to what else its tenant requires: a certificate, an address.
+    /// Checks a caller with a valid proof against its tenant's other requirements: a certificate, an address.
     pub(crate) fn admit(
         &self,
         Identified(caller): Identified,
@@ -409,12 +409,12 @@ impl Tenants {
         self.admissions.caller(headers, peer)
     }
 
-    /// Counts that a caller on `connection` was not heard to the end, and so never known.
+    /// Counts a request on `connection` that ended before its caller was identified.
     pub(crate) fn count_unfinished(&self, connection: Connection, now: Timestamp) {
         self.strangers.fail(connection.source(), now);
     }
 
-    /// Whether so much has failed from where `connection` comes from that no proof is checked now.
+    /// Whether so many proofs from the source of `connection` have failed that none is checked now.
     pub(crate) fn fails_too_often(&self, connection: Connection, now: Timestamp) -> bool {
         self.strangers.wait(connection.source(), now).is_some()
     }
@@ -461,7 +461,7 @@ impl Tenants {
             return Err(S3Error::new(
                 Code::InvalidRequest,
                 "The authorization mechanism you have provided is not supported. Please use \
-                 AWS4-HMAC-SHA256, or set [server] allow_sigv2_presign = true.",
+                 AWS4-HMAC-SHA256, or ask the operator to set [server] allow_sigv2_presign = true.",
             ));
         }
         if let Some(claim) = sigv2::SigV2Claim::from_query(query, &head.headers)? {
@@ -728,10 +728,6 @@ fn decoded_path(head: &Parts) -> Result<Cow<'_, [u8]>, S3Error> {
         .ok_or_else(|| S3Error::new(Code::InvalidURI, "The path has a % without two hex digits"))
 }
 
-fn one_mechanism() -> S3Error {
-    S3Error::new(Code::InvalidArgument, "Only one auth mechanism allowed")
-}
-
 pub(super) fn wrong_signature() -> S3Error {
     S3Error::new(
         Code::SignatureDoesNotMatch,
@@ -743,7 +739,7 @@ pub(super) fn wrong_signature() -> S3Error {
 pub(super) fn unknown_key() -> S3Error {
     S3Error::new(
         Code::InvalidAccessKeyId,
-        "The AWS Access Key Id you provided does not exist in our records: use a key of [tenants.*] \
-         access_keys",
+        "The AWS Access Key Id you provided does not exist in our records. Use a local access \
+         key, which the operator gives you, not a key of Tencent Cloud.",
     )
 }

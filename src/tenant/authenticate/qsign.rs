@@ -15,8 +15,8 @@ use crate::payload::Mode;
 use crate::s3::headers::must_be_signed;
 use crate::s3::{Query, native};
 use crate::secret::Secret;
-use crate::sign::Signable;
 use crate::sign::cos::{CosClaim, CosClaimError};
+use crate::sign::{Signable, expired, one_authorization};
 use crate::timestamp::Timestamp;
 
 const COS_TOKEN: HeaderName = HeaderName::from_static(native::TOKEN);
@@ -80,7 +80,7 @@ impl Tenants {
         Err(S3Error::new(
             Code::InvalidRequest,
             "The authorization mechanism you have provided is not supported. Please use \
-             AWS4-HMAC-SHA256, or set [server] allow_qsign = true.",
+             AWS4-HMAC-SHA256, or ask the operator to set [server] allow_qsign = true.",
         ))
     }
 
@@ -97,7 +97,7 @@ impl Tenants {
         let longest = i64::try_from(self.max_presign).unwrap_or(i64::MAX);
         if presigned && life.end.since(life.start) > longest {
             return Err(denied(format!(
-                "A signature must be good for at most {longest} seconds here"
+                "A signature can be valid for at most {longest} seconds"
             )));
         }
         let age = now.since(life.start);
@@ -105,7 +105,7 @@ impl Tenants {
             return Err(denied("Request is not valid yet: set the client's clock"));
         }
         if now > life.end || age > longest {
-            return Err(denied("Request has expired"));
+            return Err(expired());
         }
         Ok(())
     }
@@ -176,17 +176,14 @@ fn authorization(head: &Parts) -> Result<&str, S3Error> {
     let mut values = head.headers.get_all(AUTHORIZATION).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
         (Some(Ok(value)), None) => Ok(value),
-        (_, Some(_)) => Err(S3Error::new(
-            Code::InvalidArgument,
-            "Only one Authorization header is allowed",
-        )),
+        (_, Some(_)) => Err(one_authorization()),
         _ => Err(malformed()),
     }
 }
 
 fn refused(refusal: CosClaimError) -> S3Error {
     match refusal {
-        CosClaimError::Expired => denied("Request has expired"),
+        CosClaimError::Expired => expired(),
         CosClaimError::Malformed => malformed(),
         CosClaimError::WrongSignature => wrong_signature(),
     }

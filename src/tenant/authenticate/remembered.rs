@@ -1,4 +1,4 @@
-//! What a token has proved, remembered so that it need not be checked anew.
+//! Verified tokens, remembered so that they need not be verified anew.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -22,7 +22,7 @@ use crate::s3::headers::values_of;
 use crate::s3::sts::{StsAction, StsRequest, too_large};
 use crate::sign::Signable;
 use crate::sign::sigv4::{SigV4Claim, SigningKey};
-use crate::tenant::identity::IdentityProvider;
+use crate::tenant::identity_provider::IdentityProvider;
 use crate::tenant::policy::{Statement, tenant_policy};
 use crate::tenant::session::{Session, SessionHolder, SessionKey, SessionSeal, Trust, Whose};
 use crate::tenant::{Grant, Tenant};
@@ -73,8 +73,8 @@ pub(super) fn session_token<'a>(
 pub(super) fn not_ours() -> S3Error {
     S3Error::new(
         Code::InvalidToken,
-        "The provided token is not one that was issued here: use a local access key, which has no \
-         session token (unset AWS_SESSION_TOKEN)",
+        "cosgate did not issue the provided token. Use a local access key without a session token (unset \
+         AWS_SESSION_TOKEN), or fetch new session keys.",
     )
 }
 
@@ -83,7 +83,7 @@ pub(super) fn not_ours() -> S3Error {
 fn ended() -> S3Error {
     S3Error::new(
         Code::ExpiredToken,
-        "The session has ended: what its keys were got with counts no more. Fetch new session keys.",
+        "The session has ended: the key or token that it was issued for is not accepted any more. Fetch new session keys.",
     )
 }
 
@@ -189,7 +189,7 @@ impl Tenants {
         if self.seal.is_empty() {
             return Err(S3Error::new(
                 Code::AccessDenied,
-                "No session keys are given here: set [server] session_secret.",
+                "This endpoint issues no session keys. Ask the operator to set [server] session_secret.",
             ));
         }
         self.check_secrecy(connection)?;

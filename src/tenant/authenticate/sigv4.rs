@@ -15,8 +15,8 @@ use super::{
 use crate::error::{Code, S3Error};
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::S3Request;
-use crate::sign::Signable;
 use crate::sign::sigv4::{CONTENT_SHA256, CredentialScope, SigV4Claim, UNSIGNED_PAYLOAD};
+use crate::sign::{Signable, expired};
 use crate::tenant::Tenant;
 use crate::timestamp::Timestamp;
 
@@ -140,7 +140,7 @@ impl Tenants {
             return Err(S3Error::new(Code::AccessDenied, "Request is not valid yet"));
         }
         if age > i64::from(expires) {
-            return Err(S3Error::new(Code::AccessDenied, "Request has expired"));
+            return Err(expired());
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! [`Source`]: whom strangers are counted as, before anybody knows who they are.
+//! [`Source`]: the address or local user for which unauthenticated callers are counted.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

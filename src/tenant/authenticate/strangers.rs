@@ -1,4 +1,4 @@
-//! How often somebody whom nobody knows may have a proof checked that is none.
+//! The limit of failed proofs of unknown callers.
 //!
 //! To check a token's signature costs far more than to make one up. So failures are counted, by client
 //! address, by network and all together, and beyond the bound no more are checked for a while. Who

@@ -106,7 +106,7 @@ impl Roots {
     }
 }
 
-/// Why there are no roots to trust; the text names the mend.
+/// Why there are no roots to trust; the text says how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootsError(String);
 

@@ -1,4 +1,4 @@
-//! What is configured of a bucket, or requested of an object, put from S3's terms into COS's and back.
+//! Configuration documents of buckets and objects, translated from S3's terms into COS's and back.
 //!
 //! The tables below name every element that may stand there. A document is read by them and written anew at
 //! once, so nothing passes that is not in one. S3's elements are those of its API reference; COS's those of

@@ -119,7 +119,12 @@ impl Translation<'_> {
         let fits = |fits: &dyn Fn(u8) -> bool| {
             !trimmed.is_empty() && trimmed.len() <= MAX_VALUE && trimmed.bytes().all(fits)
         };
-        let wrong = || malformed(&format!("the value of {} is none", row.name(self.from)));
+        let wrong = || {
+            malformed(&format!(
+                "the value of {} is not valid",
+                row.name(self.from)
+            ))
+        };
         let value = match holds {
             Elements(_) | Text | Withheld => return Ok(Cow::Borrowed(text)),
             Bucket | BucketResource => return self.bucket(row, trimmed).map(Cow::Owned),
@@ -191,7 +196,7 @@ impl Translation<'_> {
                 format!("Tencent COS has no counterpart of {what} with this value. Leave it out.")
             }
             Vocabulary::S3 => format!(
-                "This bucket has a setting of Tencent COS, {what}, that S3 cannot say. Read it in the COS console."
+                "This bucket has a setting of Tencent COS, {what}, that S3 cannot express. Read it in the COS console."
             ),
         };
         S3Error::new(Code::NotImplemented, text)

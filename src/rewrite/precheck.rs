@@ -1,4 +1,4 @@
-//! [`looks`]: what cosgate requests of COS about an object before a request whose condition COS is not known
+//! [`prechecks`]: the HEAD requests that come before a request with a condition that COS is not documented
 //! to keep.
 
 use http::header::RANGE;
@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, Method};
 use super::request::{UpstreamRequest, request};
 use crate::config::Upstream;
 use crate::error::{Code, S3Error};
-use crate::s3::conditions::{Handling, cannot_look, kept};
+use crate::s3::conditions::{Handling, cannot_precheck, kept};
 use crate::s3::{S3Request, conditions};
 use crate::tenant::Permit;
 
@@ -16,10 +16,10 @@ const OF_SOURCE: &str = "x-amz-copy-source-";
 
 /// A HEAD that comes before the request itself, and what it must find.
 #[derive(Debug)]
-pub struct Look<'t, 'r> {
-    /// The permit to look: another right than that of the request.
+pub struct Precheck<'t, 'r> {
+    /// The permit of the HEAD: another right than that of the request.
     pub permit: Permit<'t, 'r>,
-    /// The head to look with; its conditions are those that HEAD Object keeps (436/7745).
+    /// The client's part of its head; its conditions are those that HEAD Object keeps (436/7745).
     pub head: Parts,
     /// The head that COS gets.
     pub request: UpstreamRequest,
@@ -27,7 +27,7 @@ pub struct Look<'t, 'r> {
     pub must: Must,
 }
 
-/// What a look must find for the request to go on.
+/// What a precheck must find for the request to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Must {
     /// No object.
@@ -38,18 +38,18 @@ pub enum Must {
     Fail,
 }
 
-/// The looks that come before the request of `permit`; most have none. Refused where the caller has no
-/// right to look: nothing would then keep the condition.
-pub fn looks<'t, 'r>(
+/// The prechecks of the request of `permit`; most have none. Refused where the caller has no right to
+/// HEAD the object: nothing would then keep the condition.
+pub fn prechecks<'t, 'r>(
     permit: &Permit<'t, 'r>,
     client: &Parts,
     upstream: &Upstream,
-) -> Result<Vec<Look<'t, 'r>>, S3Error> {
+) -> Result<Vec<Precheck<'t, 'r>>, S3Error> {
     let requested = permit.request();
     let mut creates = false;
     let mut of_source = HeaderMap::new();
     for (name, value, handling) in kept(requested.operation, &client.headers, upstream.signature)? {
-        if handling != Handling::LookedAtFirst {
+        if handling != Handling::CheckedFirst {
             continue;
         }
         match name.as_str().strip_prefix(OF_SOURCE) {
@@ -61,29 +61,34 @@ pub fn looks<'t, 'r>(
             }
         }
     }
-    let mut looks = Vec::new();
+    let mut prechecks = Vec::new();
     if requested.part_read().is_some_and(|part| part > 1) {
-        // Who has no right to look learns of no object.
+        // A caller without the right to HEAD it learns of no object.
         let permit = permit.besides(requested.head_of_read());
         let permit = permit.map_err(|_| no_such_part(requested))?;
-        let head = look_at_read(&client.headers)?;
-        looks.push(Look::new(permit, head, Must::Fail, upstream)?);
+        let head = head_of_whole_read(&client.headers)?;
+        prechecks.push(Precheck::new(permit, head, Must::Fail, upstream)?);
     }
     if !of_source.is_empty()
         && let Some(source) = requested.head_of_source()
     {
-        let permit = may_look(permit, source, "x-amz-copy-source-if-*")?;
-        looks.push(Look::new(permit, head(of_source)?, Must::Hold, upstream)?);
+        let permit = may_head(permit, source, "x-amz-copy-source-if-*")?;
+        prechecks.push(Precheck::new(
+            permit,
+            head(of_source)?,
+            Must::Hold,
+            upstream,
+        )?);
     }
     if creates {
-        let permit = may_look(permit, requested.head_of_target(), "if-none-match")?;
+        let permit = may_head(permit, requested.head_of_target(), "if-none-match")?;
         let head = head(HeaderMap::new())?;
-        looks.push(Look::new(permit, head, Must::BeAbsent, upstream)?);
+        prechecks.push(Precheck::new(permit, head, Must::BeAbsent, upstream)?);
     }
-    Ok(looks)
+    Ok(prechecks)
 }
 
-impl<'t, 'r> Look<'t, 'r> {
+impl<'t, 'r> Precheck<'t, 'r> {
     fn new(
         permit: Permit<'t, 'r>,
         head: Parts,
@@ -101,7 +106,7 @@ impl<'t, 'r> Look<'t, 'r> {
 
 /// The head of a HEAD of the object that a request with these headers reads: of all of it, whatever its
 /// conditions, but with the key that the client encrypted it with.
-pub(crate) fn look_at_read(client: &HeaderMap) -> Result<Parts, S3Error> {
+pub(crate) fn head_of_whole_read(client: &HeaderMap) -> Result<Parts, S3Error> {
     let mut headers = client.clone();
     headers.remove(RANGE);
     for name in conditions::PLAIN {
@@ -121,13 +126,13 @@ pub(crate) fn no_such_part(requested: &S3Request<'_>) -> S3Error {
     .element("ActualPartCount", "1")
 }
 
-fn may_look<'t, 'r>(
+fn may_head<'t, 'r>(
     permit: &Permit<'t, '_>,
-    look: S3Request<'r>,
+    head: S3Request<'r>,
     condition: &str,
 ) -> Result<Permit<'t, 'r>, S3Error> {
-    let may = permit.besides(look);
-    may.map_err(|_| cannot_look(permit.request().operation, condition))
+    let may = permit.besides(head);
+    may.map_err(|_| cannot_precheck(permit.request().operation, condition))
 }
 
 fn head(headers: HeaderMap) -> Result<Parts, S3Error> {
@@ -166,26 +171,26 @@ mod tests {
     }
 
     #[test]
-    fn a_create_only_write_looks_for_its_object() {
+    fn a_create_only_write_checks_that_its_object_is_absent() {
         let tenant = tenant();
         let put = s3_request(Operation::PutObject, "photos", "acme/x", "");
         let permit = Permit::for_test(&tenant, put).unwrap();
         let head = client(&[("if-none-match", "*")]);
 
-        let found = looks(&permit, &head, &upstream(UpstreamSignature::S3)).unwrap();
+        let found = prechecks(&permit, &head, &upstream(UpstreamSignature::S3)).unwrap();
 
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].must, Must::BeAbsent);
-        let look = found[0].permit.request();
-        assert_eq!(look.operation, Operation::HeadObject);
-        assert_eq!(look.key.as_ref().unwrap().as_str(), "acme/x");
+        let checked = found[0].permit.request();
+        assert_eq!(checked.operation, Operation::HeadObject);
+        assert_eq!(checked.key.as_ref().unwrap().as_str(), "acme/x");
         assert!(
-            looks(&permit, &head, &upstream(UpstreamSignature::Cos))
+            prechecks(&permit, &head, &upstream(UpstreamSignature::Cos))
                 .unwrap()
                 .is_empty()
         );
         assert!(
-            looks(&permit, &client(&[]), &upstream(UpstreamSignature::S3))
+            prechecks(&permit, &client(&[]), &upstream(UpstreamSignature::S3))
                 .unwrap()
                 .is_empty()
         );
@@ -204,7 +209,7 @@ mod tests {
             ("if-none-match", "*"),
         ]);
 
-        let found = looks(&permit, &head, &upstream(UpstreamSignature::S3)).unwrap();
+        let found = prechecks(&permit, &head, &upstream(UpstreamSignature::S3)).unwrap();
 
         let musts: Vec<Must> = found.iter().map(|look| look.must).collect();
         assert_eq!(musts, [Must::Hold, Must::BeAbsent]);
@@ -229,7 +234,7 @@ mod tests {
         }
         let permit = Permit::for_test(&tenant, copy()).unwrap();
         for (name, value) in [("if-none-match", "*"), ("x-amz-copy-source-if-match", "e")] {
-            let refused = looks(
+            let refused = prechecks(
                 &permit,
                 &client(&[(name, value)]),
                 &upstream(UpstreamSignature::S3),
@@ -241,7 +246,7 @@ mod tests {
                 "{}",
                 refused.message()
             );
-            let kept = looks(
+            let kept = prechecks(
                 &permit,
                 &client(&[(name, value)]),
                 &upstream(UpstreamSignature::Cos),

@@ -1,4 +1,4 @@
-//! The look before a request: a condition that COS is not known to keep is checked here.
+//! Prechecks: conditions that COS is not documented to keep are checked here, by a HEAD before the request.
 
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, RANGE};
@@ -9,28 +9,28 @@ use super::exchange::UpstreamCall;
 use super::in_flight::InFlight;
 use super::payload::Outgoing;
 use crate::error::{Code, S3Error};
-use crate::rewrite::{self, Look, Must};
+use crate::rewrite::{self, Must, Precheck};
 use crate::s3::S3Request;
 use crate::tenant::Permit;
 
 impl Proxy {
     /// Requests from COS, by HEAD and with the caller's own rights, the objects that the conditions of
-    /// `requested` are about. The client does not send its body before. What changes between the look and the
+    /// `requested` are about. The client does not send its body before. What changes between a precheck and the
     /// request is not seen: such a condition is no lock.
-    pub(super) async fn look_first(
+    pub(super) async fn precheck(
         &self,
-        looks: Vec<Look<'_, '_>>,
+        prechecks: Vec<Precheck<'_, '_>>,
         requested: &S3Request<'_>,
         in_flight: &mut InFlight,
     ) -> Result<(), S3Error> {
-        for look in looks {
+        for precheck in prechecks {
             let call = UpstreamCall {
-                permit: &look.permit,
-                head: &look.head,
+                permit: &precheck.permit,
+                head: &precheck.head,
                 body: &Outgoing::empty(),
             };
-            let found = self.exchange(call, look.request, in_flight).await;
-            match (look.must, found) {
+            let found = self.exchange(call, precheck.request, in_flight).await;
+            match (precheck.must, found) {
                 (Must::BeAbsent, Err(error)) if error.http_status() == StatusCode::NOT_FOUND => {}
                 (Must::Hold, Ok(response)) if response.status().is_success() => {}
                 (Must::Fail, Ok(_)) => return Err(rewrite::no_such_part(requested)),
@@ -47,7 +47,7 @@ impl Proxy {
     }
 
     /// Adds to a refused range what S3 adds to it: the range, and the object's size, which clients (the CRT's)
-    /// read to learn that the object is empty. COS documents neither, so the size is looked for by HEAD.
+    /// read to learn that the object is empty. COS documents neither, so a HEAD finds the size.
     pub(super) async fn explain_range(
         &self,
         refused: S3Error,
@@ -65,18 +65,18 @@ impl Proxy {
         }
     }
 
-    /// The size of the object that `permit` reads; `None` where the caller may not look.
+    /// The size of the object that `permit` reads; `None` where the caller may not HEAD it.
     async fn size_of(
         &self,
         permit: &Permit<'_, '_>,
         client: &Parts,
         in_flight: &mut InFlight,
     ) -> Option<u64> {
-        let may_look = permit.besides(permit.request().head_of_read()).ok()?;
-        let head = rewrite::look_at_read(&client.headers).ok()?;
-        let fresh = rewrite::request(&may_look, &head, &self.config().upstream).ok()?;
+        let may_head = permit.besides(permit.request().head_of_read()).ok()?;
+        let head = rewrite::head_of_whole_read(&client.headers).ok()?;
+        let fresh = rewrite::request(&may_head, &head, &self.config().upstream).ok()?;
         let call = UpstreamCall {
-            permit: &may_look,
+            permit: &may_head,
             head: &head,
             body: &Outgoing::empty(),
         };
