@@ -12,6 +12,7 @@ mod keys;
 mod network;
 mod store;
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +136,7 @@ impl DoctorRun<'_> {
                 read_only: self.options.read_only,
                 expiry: (!self.has_waited).then_some(self.options.waits),
                 is_static: keyed.is_static(),
+                open_uploads: Cell::new(0),
             };
             if !probes.reach(&own, findings).await {
                 continue;
@@ -244,6 +246,8 @@ struct GrantProbes<'p> {
     expiry: Option<bool>,
     /// The key is permanent, and no policy fences it.
     is_static: bool,
+    /// Multipart uploads that the probes have begun, and that are neither completed nor aborted.
+    open_uploads: Cell<u32>,
 }
 
 impl GrantProbes<'_> {
