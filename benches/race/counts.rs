@@ -21,8 +21,8 @@ const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/race/counts.tom
 /// The head of that file.
 const HEAD: &str = "\
 # What one request of 1 KiB costs cosgate, for each build: `benches/race/run count --save` writes this, and `benches/race/run count`
-# fails when one of them has grown by more than 3 %. Instructions are those of the user, without hashing. CI counts the build of the
-# tests, which it has anyway: that tells whether a request got dearer, and `dist` how dear it is.
+# fails when one of them has grown by more than 3 %. Instructions are those of the user, without hashing. The build of the tests is there
+# anyway: it tells whether a request got dearer, and `dist` how dear it is. Count on a machine that is idle.
 ";
 /// So often it is counted before a growth is believed.
 const ATTEMPTS: usize = 3;

@@ -12,16 +12,18 @@ use crate::tenant::policy::tenant_policy;
 use crate::tenant::{Tenant, Tenants};
 
 /// What the key for the store's probes may do, below the throw-away prefix alone.
-const PROBE_ACTIONS: [&str; 12] = [
+const PROBE_ACTIONS: [&str; 14] = [
     "name/cos:AbortMultipartUpload",
     "name/cos:CompleteMultipartUpload",
     "name/cos:DeleteObject",
     "name/cos:GetBucket",
+    "name/cos:GetBucketObjectVersions",
     "name/cos:GetObject",
     "name/cos:HeadObject",
     "name/cos:InitiateMultipartUpload",
     "name/cos:ListMultipartUploads",
     "name/cos:ListParts",
+    "name/cos:PostObject",
     "name/cos:PutObject",
     "name/cos:PutObjectCopy",
     "name/cos:UploadPart",

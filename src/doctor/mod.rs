@@ -138,6 +138,7 @@ impl DoctorRun<'_> {
                 expiry: (!self.has_waited).then_some(self.options.waits),
                 is_static: keyed.is_static(),
                 wrote_outside: Cell::new(false),
+                open_uploads: Cell::new(0),
             };
             if !probes.reach(&own, findings).await {
                 continue;
@@ -249,6 +250,8 @@ struct GrantProbes<'p> {
     is_static: bool,
     /// An object outside the grant may have been written, and is not removed yet.
     wrote_outside: Cell<bool>,
+    /// Multipart uploads that the probes have begun, and that are neither completed nor aborted.
+    open_uploads: Cell<u32>,
 }
 
 impl GrantProbes<'_> {

@@ -13,6 +13,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 use crate::emulator::behaviour::CosBehaviour;
 use crate::emulator::s3::request_facts;
 use crate::emulator::store::StoredObject;
+use crate::emulator::store::versions::Versioning;
 use crate::encoding::percent::{form_decode, push_encoded_path};
 use crate::timestamp::Timestamp;
 
@@ -82,6 +83,8 @@ pub(super) use {attributes_of, conditions_of, source_conditions_of};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CreateOnly {
     Cos,
+    /// Those of COS, kept in a bucket with versions too.
+    CosWithVersions,
     S3,
 }
 
@@ -127,18 +130,21 @@ impl Conditions {
     }
 }
 
-/// Refuses a write over `there` when the request says `x-cos-forbid-overwrite: true`. COS has no other
+/// Refuses a write over `there`, in a bucket of this `versioning`, when the request says `x-cos-forbid-overwrite: true`. COS has no other
 /// condition for writes (PUT Object 436/7749, Initiate Multipart Upload 436/7746, Complete Multipart Upload
 /// 436/7742; pull request 7526 of apache/opendal saw the 409 of PUT Object - Copy). It ignores the conditions
 /// of S3.
 pub(super) fn check_overwrite(
     forbids: Option<CreateOnly>,
     there: Option<&StoredObject>,
+    versioning: Versioning,
 ) -> S3Result<()> {
-    match forbids.filter(|_| there.is_some()) {
+    // With versioning nothing is overwritten, and the condition has no effect (436/7749).
+    let holds = versioning == Versioning::Never || forbids == Some(CreateOnly::CosWithVersions);
+    match forbids.filter(|_| holds && there.is_some()) {
         None => Ok(()),
         Some(CreateOnly::S3) => Err(s3_error!(PreconditionFailed)),
-        Some(CreateOnly::Cos) => {
+        Some(CreateOnly::Cos | CreateOnly::CosWithVersions) => {
             let code = S3ErrorCode::Custom("FileAlreadyExists".into());
             let mut error = S3Error::with_message(code, "The object you specified already exists.");
             error.set_status_code(http::StatusCode::CONFLICT);
@@ -159,7 +165,13 @@ pub(super) fn forbids_overwrite<T>(req: &S3Request<T>) -> S3Result<Option<Create
     let forbids = facts.verified
         && says("x-amz-forbid-overwrite", "true")
         && !behaves(CosBehaviour::IgnoresForbidOverwrite);
-    Ok(forbids.then_some(CreateOnly::Cos))
+    Ok(
+        forbids.then_some(if behaves(CosBehaviour::KeepsForbidOverwrite) {
+            CreateOnly::CosWithVersions
+        } else {
+            CreateOnly::Cos
+        }),
+    )
 }
 
 /// The bucket, the key and the version of a copy's source. Only the form `bucket/key` is supported.

@@ -19,10 +19,11 @@ use crate::emulator::fault_body::{BodyBreak, BrokenBody, FlippedBody, PacedBody}
 use crate::emulator::fault_switch::{Circumstances, FaultSwitch, MetFaults};
 use crate::emulator::fault_target::FaultTarget;
 use crate::emulator::faults::{CosFault, FaultService};
+use crate::emulator::form::SignedForm;
 use crate::emulator::gate::RequestFacts;
 use crate::emulator::head::{
-    DecodedTarget, PathStyle, SignatureKind, check_framing, check_key, check_metadata, facts,
-    find_signature, header, path_in_bucket,
+    DecodedTarget, PathStyle, SignatureKind, check_acls, check_head, check_signed_headers, facts,
+    find_signature, header, path_in_bucket, without_repeats,
 };
 use crate::emulator::keys::{AccountKey, AccountKeys};
 use crate::emulator::native::Coverage;
@@ -30,9 +31,9 @@ use crate::emulator::response::{CosError, to_cos_response};
 use crate::emulator::store::Store;
 use crate::emulator::wire::{Cut, WirePeer};
 use crate::emulator::{REGION, clock, native};
-use crate::encoding::percent::percent_decode;
 use crate::sign::Signable;
 use crate::sign::cos::CosClaim;
+use crate::sign::sigv4::{CredentialScope, SigV4Claim, SigningKey};
 use crate::timestamp::Timestamp;
 
 /// Maximum lifetime of a presigned URL in seconds.
@@ -186,16 +187,18 @@ impl Cos {
         if !met.latency.is_zero() {
             tokio::time::sleep(met.latency).await;
         }
-        let behaves = |behaviour| met.behaviours.has(behaviour);
-        if behaves(CosBehaviour::AcceptsPathStyle) && matches!(kind, Some(HostKind::Region(_))) {
+        let takes_path_style = met.behaviours.has(CosBehaviour::AcceptsPathStyle);
+        if takes_path_style && matches!(kind, Some(HostKind::Region(_))) {
             head.extensions.extend(path_style(&head));
         }
-        if behaves(CosBehaviour::RefusesExpect) && head.headers.contains_key(EXPECT) {
-            let (code, message) = ("ExpectationFailed", "The expectation is not supported.");
-            let refusal = CosError::new(StatusCode::EXPECTATION_FAILED, code, message);
+        if let Some(refusal) = refused_at_once(&head, &peer, met.behaviours) {
             return Ok(refusal.into_response(&method, &resource));
         }
         let body = match apply_request_faults(&met, Body::from(body), &peer).await? {
+            Ok(body) => SignedForm::take(&mut head, body, met.behaviours).await,
+            refused => refused,
+        };
+        let body = match body {
             Ok(body) => body,
             Err(refusal) => return Ok(refusal.into_response(&method, &resource)),
         };
@@ -240,24 +243,11 @@ impl Cos {
     ) -> Result<ClaimedTarget, CosError> {
         let target = DecodedTarget::of(head)?;
         let (bucket, region) = self.locate(host, head, &target)?;
-        let path = percent_decode(path_in_bucket(&head.extensions, &head.uri));
-        let behaves = |behaviour| circumstances.behaviours.has(behaviour);
-        if !behaves(CosBehaviour::AcceptsLongKeys) {
-            check_key(&path.unwrap_or_default())?;
-        }
-        if !behaves(CosBehaviour::AcceptsChunkedUploads) {
-            check_framing(head)?;
-        }
-        if !behaves(CosBehaviour::AcceptsOddMetadata) {
-            check_metadata(head)?;
-        }
-        if behaves(CosBehaviour::RefusesGlacier) {
-            check_storage_class(head)?;
-        }
-        if behaves(CosBehaviour::RefusesTextMetadata) {
-            check_ascii_metadata(head)?;
-        }
-        let signature = find_signature(head, &target)?;
+        check_head(head, circumstances.behaviours)?;
+        let signature = match head.extensions.get::<SignedForm>() {
+            Some(_) => SignatureKind::Form,
+            None => find_signature(head, &target)?,
+        };
         Ok(ClaimedTarget {
             target,
             bucket,
@@ -274,28 +264,23 @@ impl Cos {
         claimed: ClaimedTarget,
         peer: &WirePeer,
     ) -> Result<Parts, CosError> {
-        let verified = claimed.is_native();
+        let key = self.signer(&mut head, &claimed)?;
+        let mut verified = claimed.is_native();
         let ClaimedTarget {
-            target,
+            mut target,
             bucket,
             region,
-            signature,
             circumstances,
+            ..
         } = claimed;
-        let key = match signature {
-            SignatureKind::NativeHeader | SignatureKind::NativeQuery => {
-                let coverage = match signature {
-                    SignatureKind::NativeQuery => Coverage::Presigned,
-                    _ if bucket.is_none() => Coverage::Service,
-                    _ => Coverage::Full,
-                };
-                let key = self.admit_native(&head, &target, coverage, circumstances)?;
-                native::to_s3(&mut head, &self.suffix, circumstances.behaviours)?;
-                key
+        if let Some(uri) = without_repeats(&head.uri, circumstances.behaviours) {
+            if !verified {
+                verify_sigv4(&mut head, &target, &key)?;
+                verified = true;
             }
-            SignatureKind::SigV4Header => self.admit_sigv4(&head, &target, false, circumstances)?,
-            SignatureKind::SigV4Query => self.admit_sigv4(&head, &target, true, circumstances)?,
-        };
+            head.uri = uri;
+            target = DecodedTarget::of(&head)?;
+        }
         let account = key.appid().to_owned();
         let facts = RequestFacts {
             other_accounts: self.keys.others(&account),
@@ -326,6 +311,37 @@ impl Cos {
         };
         head.extensions.insert(facts);
         Ok(head)
+    }
+
+    /// The valid key of the request's signature. A native request is verified, and translated to S3's headers.
+    fn signer(&self, head: &mut Parts, claimed: &ClaimedTarget) -> Result<AccountKey, CosError> {
+        let ClaimedTarget {
+            target,
+            bucket,
+            signature,
+            circumstances,
+            ..
+        } = claimed;
+        match signature {
+            SignatureKind::Form => {
+                let form = head.extensions.get::<SignedForm>();
+                let form = form.ok_or_else(native::malformed)?;
+                self.find_key(&form.key_id, form.token.as_deref(), *circumstances)
+            }
+            SignatureKind::NativeHeader | SignatureKind::NativeQuery => {
+                let coverage = match signature {
+                    SignatureKind::NativeQuery => Coverage::Presigned,
+                    _ if bucket.is_none() => Coverage::Service,
+                    _ => Coverage::Full,
+                };
+                let key = self.admit_native(head, target, coverage, *circumstances)?;
+                check_acls(head, circumstances.behaviours)?;
+                native::to_s3(head, &self.suffix, circumstances.behaviours)?;
+                Ok(key)
+            }
+            SignatureKind::SigV4Header => self.admit_sigv4(head, target, false, *circumstances),
+            SignatureKind::SigV4Query => self.admit_sigv4(head, target, true, *circumstances),
+        }
     }
 
     /// The bucket and the region that the Host names.
@@ -561,6 +577,48 @@ impl Cos {
     }
 }
 
+/// The error for what some stores refuse before they look at anything else.
+fn refused_at_once(head: &Parts, peer: &WirePeer, behaviours: Behaviours) -> Option<CosError> {
+    if behaviours.has(CosBehaviour::RefusesExpect) && head.headers.contains_key(EXPECT) {
+        let (code, message) = ("ExpectationFailed", "The expectation is not supported.");
+        return Some(CosError::new(StatusCode::EXPECTATION_FAILED, code, message));
+    }
+    let refuses_case = behaviours.has(CosBehaviour::RefusesUpperCaseMetadata);
+    (refuses_case && peer.has_upper_case_metadata()).then(|| {
+        let message = "The name of metadata may not contain upper-case letters.";
+        CosError::bad_request("InvalidArgument", message)
+    })
+}
+
+/// Verifies a SigV4 header here, and removes it: `s3s` accepts no parameter that is sent twice.
+fn verify_sigv4(
+    head: &mut Parts,
+    target: &DecodedTarget,
+    key: &AccountKey,
+) -> Result<(), CosError> {
+    let claim = SigV4Claim::from_headers(&head.headers).ok().flatten();
+    let claim = claim.ok_or_else(native::malformed)?;
+    let signable = Signable {
+        method: head.method.as_str(),
+        path: &target.path,
+        query: &target.query,
+        headers: &head.headers,
+    };
+    let CredentialScope {
+        date,
+        region,
+        service,
+    } = claim.scope;
+    let signing = SigningKey::derive(key.secret(), date, region, service);
+    let payload = header(head, "x-amz-content-sha256").unwrap_or_default();
+    if !claim.verify(&signable, &signing, payload) {
+        let message = "The Signature you specified is invalid.";
+        return Err(CosError::forbidden("SignatureDoesNotMatch", message));
+    }
+    head.headers.remove(AUTHORIZATION);
+    Ok(())
+}
+
 /// Where the target names a bucket in its path.
 fn path_style(head: &Parts) -> Extensions {
     let mut extensions = Extensions::new();
@@ -581,52 +639,6 @@ fn tell_digests(headers: &mut HeaderMap, behaviours: Behaviours) {
     }
     if behaviours.has(CosBehaviour::TellsWrongCrc64) && headers.contains_key(CRC64) {
         headers.insert(CRC64, HeaderValue::from_static("1"));
-    }
-}
-
-/// Refuses the class that S3 calls `GLACIER`.
-fn check_storage_class(head: &Parts) -> Result<(), CosError> {
-    let names = ["x-amz-storage-class", "x-cos-storage-class"];
-    if names
-        .iter()
-        .all(|name| header(head, name) != Some("GLACIER"))
-    {
-        return Ok(());
-    }
-    let message = "The storage class you specified is not valid.";
-    Err(CosError::bad_request("InvalidStorageClass", message))
-}
-
-/// Refuses metadata beyond ASCII.
-fn check_ascii_metadata(head: &Parts) -> Result<(), CosError> {
-    let is_metadata =
-        |name: &str| name.starts_with("x-amz-meta-") || name.starts_with("x-cos-meta-");
-    let mut metadata = head
-        .headers
-        .iter()
-        .filter(|(name, _)| is_metadata(name.as_str()));
-    if metadata.all(|(_, value)| value.as_bytes().is_ascii()) {
-        return Ok(());
-    }
-    let message = "The metadata may contain only ASCII.";
-    Err(CosError::bad_request("InvalidArgument", message))
-}
-
-/// Refuses an unsigned header that has a meaning for S3.
-fn check_signed_headers(head: &Parts, signed: &str, in_query: bool) -> Result<(), CosError> {
-    let is_signed = |name: &str| signed.split(';').any(|s| s == name);
-    let mut names = head.headers.keys().map(http::HeaderName::as_str);
-    let unsigned = names.find(|name| {
-        let exempt = in_query && *name == "x-amz-content-sha256";
-        (*name == "host" || name.starts_with("x-amz-")) && !exempt && !is_signed(name)
-    });
-    match unsigned {
-        Some(name) => {
-            let message =
-                format!("There were headers present in the request which were not signed: {name}");
-            Err(CosError::forbidden("AccessDenied", message))
-        }
-        None => Ok(()),
     }
 }
 

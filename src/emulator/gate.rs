@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
-use s3s::dto::{CopyObjectInput, CopySource, DeleteObjectsInput, UploadPartCopyInput};
+use s3s::dto::{
+    CopyObjectInput, CopySource, DeleteObjectsInput, PostObjectInput, UploadPartCopyInput,
+};
 use s3s::host::{S3Host, VirtualHost};
 use s3s::path::S3Path;
 use s3s::{S3Request, S3Result, s3_error};
@@ -82,10 +84,11 @@ pub(super) struct DeniedKeys(pub(super) Vec<String>);
 
 const DELETE_OBJECT: &str = "name/cos:DeleteObject";
 const DELETE_OBJECTS: &str = "DeleteObjects";
+const POST_OBJECT: &str = "PostObject";
 const GET_OBJECT: &str = "name/cos:GetObject";
 
 /// Each S3 operation with its CAM action (436/31923).
-const ACTIONS: [(&str, &str); 24] = [
+const ACTIONS: [(&str, &str); 25] = [
     ("AbortMultipartUpload", "name/cos:AbortMultipartUpload"),
     (
         "CompleteMultipartUpload",
@@ -109,6 +112,7 @@ const ACTIONS: [(&str, &str); 24] = [
     ("ListObjects", "name/cos:GetBucket"),
     ("ListObjectsV2", "name/cos:GetBucket"),
     ("ListParts", "name/cos:ListParts"),
+    (POST_OBJECT, "name/cos:PostObject"),
     ("PutObject", "name/cos:PutObject"),
     ("PutObjectTagging", "name/cos:PutObjectTagging"),
     ("UploadPart", "name/cos:UploadPart"),
@@ -169,7 +173,7 @@ impl S3Access for Policies {
         }
         let operation = cx.s3_op().name();
         let action = action_of(operation).ok_or_else(|| s3_error!(NotImplemented))?;
-        if operation == DELETE_OBJECTS {
+        if [DELETE_OBJECTS, POST_OBJECT].contains(&operation) {
             return Ok(()); // each key is checked below
         }
         let path = match cx.s3_path() {
@@ -190,6 +194,11 @@ impl S3Access for Policies {
 
     async fn upload_part_copy(&self, req: &mut S3Request<UploadPartCopyInput>) -> S3Result<()> {
         check_source(req, &req.input.copy_source)
+    }
+
+    async fn post_object(&self, req: &mut S3Request<PostObjectInput>) -> S3Result<()> {
+        let path = format!("{}/{}", req.input.bucket, req.input.key);
+        request_facts(req)?.check("name/cos:PostObject", Some(&path))
     }
 
     async fn delete_objects(&self, req: &mut S3Request<DeleteObjectsInput>) -> S3Result<()> {

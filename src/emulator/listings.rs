@@ -1,5 +1,7 @@
 //! The five listings: one page for each request.
 
+use std::sync::Arc;
+
 use s3s::dto::{
     CommonPrefix, DeleteMarkerEntry, ListMultipartUploadsInput, ListMultipartUploadsOutput,
     ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput,
@@ -10,8 +12,9 @@ use s3s::dto::{
 use s3s::{S3Result, s3_error};
 use sha2::{Digest as _, Sha256};
 
+use crate::emulator::behaviour::{Behaviours, CosBehaviour};
 use crate::emulator::convert::{encoder, etag, owner, stamp};
-use crate::emulator::store::list::Listing;
+use crate::emulator::store::list::{Listing, StorePage};
 use crate::emulator::store::multipart::StoredPart;
 use crate::emulator::store::{Attributes, Store, StoredObject, hex};
 use crate::encoding::percent::percent_decode;
@@ -27,18 +30,16 @@ pub(super) struct EntryOrder(pub(super) Vec<bool>);
 pub(super) fn objects(
     store: &Store,
     input: ListObjectsInput,
-    limit: usize,
+    (limit, behaviours): (usize, Behaviours),
 ) -> S3Result<ListObjectsOutput> {
     let encode = encoder(input.encoding_type.as_ref());
-    let page = store.list(
-        &input.bucket,
-        &Listing {
-            prefix: input.prefix.as_deref().unwrap_or_default(),
-            delimiter: input.delimiter.as_deref().unwrap_or_default(),
-            after: input.marker.as_deref().unwrap_or_default(),
-            limit,
-        },
-    )?;
+    let listing = Listing {
+        prefix: input.prefix.as_deref().unwrap_or_default(),
+        delimiter: input.delimiter.as_deref().unwrap_or_default(),
+        after: input.marker.as_deref().unwrap_or_default(),
+        limit,
+    };
+    let page = page(store, &input.bucket, &listing, behaviours)?;
     Ok(ListObjectsOutput {
         common_prefixes: Some(common_prefixes(&page.prefixes, encode)),
         contents: Some(page.items.iter().map(|o| listed(o, encode, true)).collect()),
@@ -59,22 +60,20 @@ pub(super) fn objects(
 pub(super) fn objects_v2(
     store: &Store,
     input: ListObjectsV2Input,
-    limit: usize,
+    (limit, behaviours): (usize, Behaviours),
 ) -> S3Result<ListObjectsV2Output> {
     let encode = encoder(input.encoding_type.as_ref());
     let after = match &input.continuation_token {
         Some(token) => Some(marker_of(token, &input.bucket)?),
         None => input.start_after.clone(),
     };
-    let page = store.list(
-        &input.bucket,
-        &Listing {
-            prefix: input.prefix.as_deref().unwrap_or_default(),
-            delimiter: input.delimiter.as_deref().unwrap_or_default(),
-            after: after.as_deref().unwrap_or_default(),
-            limit,
-        },
-    )?;
+    let listing = Listing {
+        prefix: input.prefix.as_deref().unwrap_or_default(),
+        delimiter: input.delimiter.as_deref().unwrap_or_default(),
+        after: after.as_deref().unwrap_or_default(),
+        limit,
+    };
+    let page = page(store, &input.bucket, &listing, behaviours)?;
     let owned = input.fetch_owner == Some(true);
     Ok(ListObjectsV2Output {
         common_prefixes: Some(common_prefixes(&page.prefixes, encode)),
@@ -96,6 +95,35 @@ pub(super) fn objects_v2(
         start_after: input.start_after.as_deref().map(encode),
         ..Default::default()
     })
+}
+
+/// A page of objects, with a key too few or too many where COS behaves so.
+fn page(
+    store: &Store,
+    bucket: &str,
+    listing: &Listing<'_>,
+    behaviours: Behaviours,
+) -> S3Result<StorePage<Arc<StoredObject>>> {
+    let mut page = store.list(bucket, listing)?;
+    if listing.after.is_empty() {
+        return Ok(page);
+    }
+    if behaviours.has(CosBehaviour::LosesKeysBetweenPages)
+        && let Some(lost) = page.items.first()
+    {
+        let after = &lost.key;
+        return Ok(store.list(bucket, &Listing { after, ..*listing })?);
+    }
+    if behaviours.has(CosBehaviour::RepeatsKeysOnPages)
+        && let Ok(repeated) = store.object(bucket, listing.after)
+    {
+        page.items.insert(0, repeated);
+        if page.items.len() > listing.limit {
+            page.items.truncate(listing.limit);
+            page.next = page.items.last().map(|object| object.key.clone());
+        }
+    }
+    Ok(page)
 }
 
 /// `ListObjectVersions`: the newest version of a key comes first. `s3s` writes the versions before the delete markers;

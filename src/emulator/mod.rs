@@ -5,7 +5,7 @@
 //!
 //! - `wire` accepts connections and can cut them;
 //! - `sts` issues temporary keys, which `keys` stores; `sts_v1` reads calls of the older form;
-//! - `cos` checks a request's `head`; `native` translates a q-sign request to S3's headers; `gate` enforces the
+//! - `cos` checks a request's `head`; `native` translates a q-sign request to S3's headers; `form` finds who signed a form; `gate` enforces the
 //!   key's policy (`cam`); `s3`, `listings`, `uploads`, `append` and `settings` carry out the operation on the
 //!   `store`;
 //!   `response` writes the result as COS does;
@@ -48,6 +48,7 @@ mod fault_target;
 mod faults;
 #[cfg(test)]
 mod fences;
+mod form;
 mod gate;
 mod head;
 mod keys;
@@ -406,7 +407,10 @@ impl Emulator {
             attributes: store::Attributes::default(),
             modified: clock(),
         };
-        let put = self.shared.store.put_object(bucket, key, new, |_| Ok(()));
+        let put = self
+            .shared
+            .store
+            .put_object(bucket, key, new, |_, _| Ok(()));
         put.map(drop).map_err(store::StoreError::into_io)
     }
 

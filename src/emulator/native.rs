@@ -143,8 +143,10 @@ pub(super) fn to_s3(
     suffix: &str,
     behaviours: Behaviours,
 ) -> Result<(), CosError> {
-    let is_metadata = |name: &str| {
-        behaviours.has(CosBehaviour::ReadsS3Metadata) && name.starts_with("x-amz-meta-")
+    let is_read = |name: &str| match name {
+        "x-amz-acl" => behaviours.has(CosBehaviour::ReadsS3Acl),
+        "x-amz-copy-source" => behaviours.has(CosBehaviour::ReadsS3CopySource),
+        _ => behaviours.has(CosBehaviour::ReadsS3Metadata) && name.starts_with("x-amz-meta-"),
     };
     let takes_either = behaviours.has(CosBehaviour::AcceptsEitherCopySource);
     let mut headers = HeaderMap::with_capacity(head.headers.len());
@@ -154,7 +156,7 @@ pub(super) fn to_s3(
         if name == AUTHORIZATION
             || text == TOKEN
             || SDK_HEADERS.contains(&text)
-            || (text.starts_with("x-amz-") && !is_metadata(text))
+            || (text.starts_with("x-amz-") && !is_read(text))
         {
             continue;
         }

@@ -129,11 +129,12 @@ impl S3 for Operations {
     ) -> S3Result<S3Response<ListObjectsOutput>> {
         let limit = page_limit(&req, req.input.max_keys)?;
         let prefix = listed_prefix(&req, req.input.prefix.as_deref())?;
+        let behaviours = request_facts(&req)?.behaviours;
         let input = ListObjectsInput {
             prefix,
             ..req.input
         };
-        listings::objects(&self.store, input, limit).map(S3Response::new)
+        listings::objects(&self.store, input, (limit, behaviours)).map(S3Response::new)
     }
 
     async fn list_objects_v2(
@@ -142,11 +143,12 @@ impl S3 for Operations {
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let limit = page_limit(&req, req.input.max_keys)?;
         let prefix = listed_prefix(&req, req.input.prefix.as_deref())?;
+        let behaviours = request_facts(&req)?.behaviours;
         let input = ListObjectsV2Input {
             prefix,
             ..req.input
         };
-        listings::objects_v2(&self.store, input, limit).map(S3Response::new)
+        listings::objects_v2(&self.store, input, (limit, behaviours)).map(S3Response::new)
     }
 
     async fn list_object_versions(
@@ -179,7 +181,8 @@ impl S3 for Operations {
             self.store.receive(body, input.content_length).await?
         };
         verify_md5(input.content_md5.as_deref(), &received.md5)?;
-        let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
+        let condition =
+            |there: Option<&StoredObject>, versions| check_overwrite(forbids, there, versions);
         let new = NewObject {
             received,
             attributes,
@@ -352,7 +355,8 @@ impl S3 for Operations {
         }
         let attributes = copied_attributes(&input, &source, replaces)?;
         let received = copy(&self.store, file, 0, source.size).await?;
-        let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
+        let condition =
+            |there: Option<&StoredObject>, versions| check_overwrite(forbids, there, versions);
         let new = NewObject {
             received,
             attributes,

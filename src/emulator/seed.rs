@@ -61,7 +61,7 @@ fn put(store: &Store, bucket: &str, key: &str, path: &Path) -> io::Result<()> {
         attributes: Attributes::default(),
         modified: clock(),
     };
-    let put = store.put_object(bucket, key, new, |_| Ok(()));
+    let put = store.put_object(bucket, key, new, |_, _| Ok(()));
     put.map(drop).map_err(StoreError::into_io)
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use s3s::dto::{
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyPartResult,
     CreateMultipartUploadInput, CreateMultipartUploadOutput, Range, UploadPartCopyInput,
@@ -10,15 +12,16 @@ use s3s::dto::{
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use crate::emulator::append::check_copyable;
+use crate::emulator::behaviour::{Behaviours, CosBehaviour};
 use crate::emulator::clock;
 use crate::emulator::convert::{
     attributes_of, check_overwrite, copy_source, crc_header, etag, forbids_overwrite, parse_tags,
     slice, source_conditions_of, stamp, verify_md5,
 };
+use crate::emulator::gate::RequestFacts;
 use crate::emulator::s3::{copy, new_version, request_facts};
 use crate::emulator::store::multipart::{StoredPart, Upload};
-use crate::emulator::store::versions::Versioning;
-use crate::emulator::store::{Store, StoredObject};
+use crate::emulator::store::{Store, StoreError, StoredObject};
 
 /// Minimum size of a part in bytes, except the last one (436/14518).
 const PART_MIN: u64 = 1024 * 1024;
@@ -33,8 +36,8 @@ pub(super) fn create(
     let forbids = forbids_overwrite(&req)?;
     let input = req.input;
     let there = store.object(&input.bucket, &input.key);
-    let is_kept = store.versioning(&input.bucket) != Versioning::Never;
-    check_overwrite(forbids.filter(|_| !is_kept), there.ok().as_deref())?;
+    let versioning = store.versioning(&input.bucket);
+    check_overwrite(forbids, there.ok().as_deref(), versioning)?;
     let attributes = attributes_of!(input, parse_tags(input.tagging.as_deref())?);
     let id = store.create_upload(&input.bucket, &input.key, attributes, clock())?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
@@ -50,12 +53,16 @@ pub(super) async fn receive_part(
     store: &Arc<Store>,
     req: S3Request<UploadPartInput>,
 ) -> S3Result<S3Response<UploadPartOutput>> {
+    let behaviours = request_facts(&req)?.behaviours;
     let mut input = req.input;
     check_part_number(input.part_number)?;
     store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
-    let received = store
-        .receive(input.body.take(), input.content_length)
-        .await?;
+    let body = input.body.take();
+    let received = if behaviours.has(CosBehaviour::StoresCutParts) {
+        store.receive_cut(body).await?
+    } else {
+        store.receive(body, input.content_length).await?
+    };
     verify_md5(input.content_md5.as_deref(), &received.md5)?;
     let upload = (&*input.bucket, &*input.key, &*input.upload_id);
     let part = store.put_part(upload, input.part_number, received, clock())?;
@@ -109,7 +116,9 @@ pub(super) async fn complete(
     req: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let forbids = forbids_overwrite(&req)?;
-    let host = request_facts(&req)?.host.clone();
+    let RequestFacts {
+        host, behaviours, ..
+    } = request_facts(&req)?.clone();
     let input = req.input;
     let upload = store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
     let listed = input
@@ -117,9 +126,17 @@ pub(super) async fn complete(
         .and_then(|m| m.parts)
         .unwrap_or_default();
     let parts = chosen_parts(&upload, &listed)?;
+    check_part_checksums(&listed, behaviours, |number| {
+        let part = upload.parts.get(&number);
+        let part = part.ok_or(StoreError::NoSuchUpload)?;
+        Ok(store
+            .part_crc32(&input.bucket, part)
+            .map_err(StoreError::Io)?)
+    })?;
     let (store, bucket) = (Arc::clone(store), input.bucket.clone());
     let join = move || {
-        let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
+        let condition =
+            |there: Option<&StoredObject>, versions| check_overwrite(forbids, there, versions);
         store.complete_upload(&bucket, &upload, &parts, clock(), condition)
     };
     let object = tokio::task::spawn_blocking(join)
@@ -144,6 +161,51 @@ fn check_part_number(number: i32) -> S3Result<()> {
         InvalidArgument,
         "Part number must be an integer between 1 and 10000, inclusive"
     ))
+}
+
+/// COS documents a part's number and `ETag` alone (436/7742): by default another element is refused.
+fn check_part_checksums(
+    listed: &[CompletedPart],
+    behaviours: Behaviours,
+    crc32_of: impl Fn(i32) -> S3Result<u32>,
+) -> S3Result<()> {
+    let has_checksum = |part: &CompletedPart| {
+        let CompletedPart {
+            checksum_crc32,
+            checksum_crc32c,
+            checksum_crc64nvme,
+            checksum_sha1,
+            checksum_sha256,
+            ..
+        } = part;
+        [
+            checksum_crc32,
+            checksum_crc32c,
+            checksum_crc64nvme,
+            checksum_sha1,
+            checksum_sha256,
+        ]
+        .iter()
+        .any(|checksum| checksum.is_some())
+    };
+    if behaviours.has(CosBehaviour::IgnoresPartChecksums) || !listed.iter().any(has_checksum) {
+        return Ok(());
+    }
+    if !behaviours.has(CosBehaviour::ChecksPartChecksums) {
+        return Err(s3_error!(
+            MalformedXML,
+            "A part has an element that is not known."
+        ));
+    }
+    for part in listed {
+        let (Some(number), Some(claimed)) = (part.part_number, &part.checksum_crc32) else {
+            continue;
+        };
+        if *claimed != STANDARD.encode(crc32_of(number)?.to_be_bytes()) {
+            return Err(s3_error!(BadDigest, "The checksum of a part is wrong."));
+        }
+    }
+    Ok(())
 }
 
 /// The parts that a complete request names, in its order, if they may be joined.

@@ -31,6 +31,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 pub(super) struct WirePeer {
     pub(super) address: SocketAddr,
     reset: Arc<AtomicBool>,
+    upper_case: Arc<AtomicBool>,
 }
 
 impl WirePeer {
@@ -38,6 +39,12 @@ impl WirePeer {
     pub(super) fn cut(&self) -> Cut {
         self.reset.store(true, Ordering::Relaxed);
         Cut
+    }
+
+    /// Whether the connection's first bytes have metadata with an upper-case letter in its name. hyper writes all names
+    /// in lower case.
+    pub(super) fn has_upper_case_metadata(&self) -> bool {
+        self.upper_case.load(Ordering::Relaxed)
     }
 
     /// Whether the connection is to be cut.
@@ -82,6 +89,7 @@ where
         let peer = WirePeer {
             address,
             reset: Arc::default(),
+            upper_case: Arc::default(),
         };
         let respond = respond.clone();
         match accepted {
@@ -117,6 +125,8 @@ async fn serve_requests<S, F, A>(
         stream,
         socket,
         reset: Arc::clone(&peer.reset),
+        upper_case: Arc::clone(&peer.upper_case),
+        is_read: false,
     };
     let service = service_fn(move |request| respond(request, peer.clone()));
     let mut builder = http1::Builder::new();
@@ -135,6 +145,24 @@ struct Wire<S> {
     stream: S,
     socket: fn(&S) -> &TcpStream,
     reset: Arc<AtomicBool>,
+    upper_case: Arc<AtomicBool>,
+    /// The first bytes have been read.
+    is_read: bool,
+}
+
+/// Whether a head has metadata with an upper-case letter in its name, which follows eleven characters.
+fn has_upper_case_metadata(head: &[u8]) -> bool {
+    head.split(|byte| *byte == b'\n').any(|line| {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let Some((start, rest)) = name.split_at_checked("x-cos-meta-".len()) else {
+            return false;
+        };
+        let starts = [b"x-amz-meta-", b"x-cos-meta-"];
+        starts
+            .iter()
+            .any(|known| start.eq_ignore_ascii_case(*known))
+            && rest.iter().any(u8::is_ascii_uppercase)
+    })
 }
 
 impl<S> Drop for Wire<S> {
@@ -151,7 +179,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = buf.filled().get(before..).unwrap_or_default();
+        if !self.is_read && !read.is_empty() {
+            self.is_read = true;
+            let has_upper_case = has_upper_case_metadata(read);
+            self.upper_case.store(has_upper_case, Ordering::Relaxed);
+        }
+        polled
     }
 }
 
@@ -185,5 +221,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_upper_case_behind_the_start_of_a_name() {
+        for (head, expected) in [
+            ("PUT /A HTTP/1.1\r\nX-Amz-Meta-a: B\r\n\r\n", false),
+            (
+                "PUT / HTTP/1.1\r\nhost: b\r\nx-amz-meta-aB: 1\r\n\r\n",
+                true,
+            ),
+            ("PUT / HTTP/1.1\r\nX-COS-META-A: 1\r\n\r\n", true),
+            ("", false),
+        ] {
+            assert_eq!(has_upper_case_metadata(head.as_bytes()), expected, "{head}");
+        }
     }
 }

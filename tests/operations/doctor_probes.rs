@@ -16,7 +16,7 @@ use cosgate::secret::Secret;
 use serde_json::Value;
 
 use crate::cli::{File, run, stderr, stdout};
-use crate::support::{ACCOUNT, BUCKET, emulator, toml};
+use crate::support::{ACCOUNT, BUCKET, World, emulator, toml};
 
 /// A finding: verdict, a part of what came, and how the change begins.
 type Found<'t> = (&'t str, &'t str, &'t str);
@@ -74,6 +74,7 @@ fn assert_found(report: &Value, check: &str, expected: &[Found<'_>]) {
 /// Behaviours that do not touch each other's probes: doctor runs once for all of a group.
 const GROUPS: [&[CosBehaviour]; 3] = [
     &[
+        AcceptsAwsForms,
         AcceptsChunkedUploads,
         AcceptsEitherCopySource,
         AcceptsLongKeys,
@@ -83,19 +84,33 @@ const GROUPS: [&[CosBehaviour]; 3] = [
         CleansKeys,
         DeniesWrongTokens,
         IgnoresForbidOverwrite,
+        IgnoresPartChecksums,
         IgnoresPolicies,
         IgnoresTime,
         KeepsIfNoneMatch,
         ListsByVersion2,
+        LosesKeysBetweenPages,
+        ReadsFirstParameter,
         ReadsPlusAsSpace,
+        ReadsS3Acl,
         ReadsS3Metadata,
         RefusesExpect,
         RefusesGlacier,
         RefusesTextMetadata,
+        RefusesUpperCaseMetadata,
+        StoresCutParts,
         StoresCutUploads,
         TellsNoCrc64,
     ],
-    &[IgnoresTokens, TellsWrongCrc64],
+    &[
+        AcceptsSignedChunks,
+        ChecksPartChecksums,
+        IgnoresTokens,
+        ReadsLastParameter,
+        ReadsS3CopySource,
+        RepeatsKeysOnPages,
+        TellsWrongCrc64,
+    ],
     &[IgnoresPrefix, TellsNoDigest],
 ];
 static REPORTS: [LazyLock<Value>; 3] = [
@@ -132,6 +147,16 @@ const OUTSIDE: &str = "report this with `--json`";
 const MD5: &str = "[upstream] stored_check = \"md5\"";
 const OFF: &str = "[upstream] stored_check = \"off\"";
 const CREATE: &str = "If-None-Match: * on an object that exists";
+const STRICT: &str = "report this with `--json`, the date when the bucket was created";
+const UNVERSIONED: &str = "use a bucket that never had versioning";
+const FORBID: &str = "x-cos-forbid-overwrite on an object that exists";
+const CHECKSUMS: &str = "checksums of parts in CompleteMultipartUpload";
+const TWICE: &str = "a parameter that is sent twice";
+const PAGES: [&str; 2] = [
+    "pages of a listing by NextMarker",
+    "pages of a listing by NextContinuationToken",
+];
+const NOT_COPIED: Found<'_> = ("note", "200; nothing is copied", "");
 const TOKENS: [&str; 2] = ["a key without its token", "a key with a wrong token"];
 
 probes! {
@@ -156,7 +181,7 @@ probes! {
         (TOKENS[1], &[("ok", "403 InvalidAccessKeyId", ""); 2], &[("note", "403 AccessDenied", ""); 2]),
     ];
     finds_strict_mode: AcceptsUnsignedHeaders => [
-        ("a header that is not signed", &[("note", "200", ""), ("note", "403 AccessDenied", "")], &[("note", "200", ""); 2]),
+        ("a header that is not signed", &[("note", "200", ""), ("note", "403 AccessDenied", STRICT)], &[("note", "200", ""); 2]),
     ];
     finds_a_store_that_ignores_the_time: IgnoresTime => [
         ("signed times of the past and the future",
@@ -174,13 +199,54 @@ probes! {
         (CREATE, &[("warning", "is overwritten", ""), ("note", "is overwritten", "")], &[("ok", "412", ""); 2]),
     ];
     finds_forbid_overwrite: IgnoresForbidOverwrite => [
-        ("x-cos-forbid-overwrite on an object that exists",
-            &[("ok", "409 FileAlreadyExists", "")], &[("warning", "is overwritten", "use a bucket that never had versioning")]),
+        (FORBID,
+            &[("ok", "409 FileAlreadyExists", "")], &[("warning", "overwritten; no version is reported", UNVERSIONED)]),
     ];
     finds_the_forms_of_a_copy_s_source: AcceptsEitherCopySource => [
         ("a copy's source",
-            &[("note", "200", ""), ("note", "403", ""), ("note", "200", ""), ("note", "400 InvalidCopySource", "")],
-            &[("note", "200", ""); 4]),
+            &[("note", "200", ""), ("note", "403", ""), ("note", "200", ""), ("note", "400 InvalidCopySource", ""), NOT_COPIED],
+            &[("note", "200", ""), ("note", "200", ""), ("note", "200", ""), ("note", "200", ""), NOT_COPIED]),
+    ];
+    finds_that_an_s3_copy_source_is_read: ReadsS3CopySource => [
+        ("a copy's source",
+            &[("note", "200", ""), ("note", "403", ""), ("note", "200", ""), ("note", "400 InvalidCopySource", ""), NOT_COPIED],
+            &[("note", "200", ""), ("note", "403", ""), ("note", "200", ""), ("note", "400 InvalidCopySource", ""), ("note", "200", "")]),
+    ];
+    finds_that_an_s3_acl_is_read: ReadsS3Acl => [
+        ("x-amz-acl beside COS's signature",
+            &[("note", "200; with x-cos-acl: 400 InvalidArgument", "")], &[("note", "400 InvalidArgument; with", "")]),
+    ];
+    finds_half_a_part: StoresCutParts => [
+        ("a part that is cut", &[("ok", "no part is listed", "")], &[("fail", "a part", "do not put this store behind cosgate")]),
+    ];
+    finds_signed_chunks: AcceptsSignedChunks => [
+        ("uploads with signed chunks", &[("note", "501 NotImplemented", "")], &[("note", "200; decoded", "")]),
+    ];
+    finds_forms_of_aws: AcceptsAwsForms => [
+        ("a browser's form with AWS's policy", &[("note", "403 AccessDenied", "")], &[("note", "204; decoded", "")]),
+    ];
+    finds_checksums_that_are_ignored: IgnoresPartChecksums => [
+        (CHECKSUMS, &[("note", "400 MalformedXML, then 400 MalformedXML", "")], &[("note", "200", "")]),
+    ];
+    finds_checksums_that_are_compared: ChecksPartChecksums => [
+        (CHECKSUMS, &[("note", "400 MalformedXML, then 400 MalformedXML", "")], &[("note", "400 BadDigest, then 200", "")]),
+    ];
+    finds_the_first_parameter: ReadsFirstParameter => [
+        (TWICE, &[("note", "400 InvalidRequest", "")], &[("note", "the first counts", "")]),
+    ];
+    finds_the_last_parameter: ReadsLastParameter => [
+        (TWICE, &[("note", "400 InvalidRequest", "")], &[("note", "the last counts", "")]),
+    ];
+    finds_keys_lost_between_pages: LosesKeysBetweenPages => [
+        (PAGES[0], &[("ok", "6 keys on 6 pages", "")], &[("fail", "lost: `", OUTSIDE)]),
+        (PAGES[1], &[("ok", "6 keys on 6 pages", "")], &[("fail", "lost: `", OUTSIDE)]),
+    ];
+    finds_keys_that_are_listed_twice: RepeatsKeysOnPages => [
+        (PAGES[0], &[("ok", "6 keys on 6 pages", "")], &[("fail", "twice: `", OUTSIDE)]),
+        (PAGES[1], &[("ok", "6 keys on 6 pages", "")], &[("fail", "twice: `", OUTSIDE)]),
+    ];
+    finds_upper_case_metadata: RefusesUpperCaseMetadata => [
+        ("metadata with an upper-case name", &[("note", "200 OK; HEAD has: x-amz-meta-doctor", "")], &[("note", "400 Bad Request", "")]),
     ];
     finds_half_an_upload: StoresCutUploads => [
         ("an upload that is cut", &[("ok", "404 NoSuchKey", "")], &[("fail", "an object", "do not put this store behind cosgate")]),
@@ -196,6 +262,7 @@ probes! {
     ];
     finds_keys_that_are_cleaned: CleansKeys => [
         ("a key with an empty segment", &[("ok", "it is read", "")], &[("warning", "it is not read", "")]),
+        ("a key with `/` after the prefix", &[("ok", "it is read", "")], &[("warning", "it is not read", "")]),
         ("a key with `.` as a segment", &[("ok", "it is read", "")], &[("warning", "it is not read", "")]),
         ("a key with `..` as a segment", &[("ok", "it is read", "")], &[("warning", "it is not read", "")]),
     ];
@@ -223,6 +290,62 @@ probes! {
     removes_nothing_of_others_where_prefixes_are_ignored: IgnoresPrefix => [
         ("what doctor wrote", &[("ok", "none is listed", "")], &[("fail", "keys of other prefixes", "do not use this store")]),
     ];
+}
+
+/// What doctor finds in a bucket with versions, and that it leaves none.
+fn examine_versions(status: &str, faults: Vec<FaultEntry>) -> Value {
+    let world = World::new();
+    let document =
+        format!("<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>");
+    let emulator = &world.emulator;
+    emulator.configure(BUCKET, "versioning", &document).unwrap();
+    emulator.faults().set(Faults {
+        faults,
+        ..Faults::default()
+    });
+    let report = examine(emulator, "", &[]);
+    let left = world.signed("GET", "/photos?versions&prefix=acme/").send();
+    assert!(
+        !left.assert_ok().text().contains("<Key>"),
+        "{}",
+        left.text()
+    );
+    report
+}
+
+#[test]
+fn finds_versions_and_removes_them() {
+    let removed = ("ok", " versions are removed, and none is listed", "");
+    for status in ["Enabled", "Suspended"] {
+        let report = examine_versions(status, Vec::new());
+        let ignored = (
+            "warning",
+            "overwritten; the bucket has versions",
+            UNVERSIONED,
+        );
+        assert_found(&report, FORBID, &[ignored]);
+        assert_found(&report, "what doctor wrote", &[removed]);
+    }
+    let report = examine_versions("Enabled", vec![behaves(KeepsForbidOverwrite)]);
+    let kept = ("ok", "is kept; the bucket has versions", "");
+    assert_found(&report, FORBID, &[kept]);
+    assert_found(&report, "what doctor wrote", &[removed]);
+}
+
+#[test]
+fn aborts_the_uploads_that_a_probe_left() {
+    let fails = |times| FaultEntry {
+        operations: vec!["AbortMultipartUpload".into()],
+        times,
+        ..FaultEntry::cos(CosFault::SlowDown)
+    };
+    let check = "what doctor wrote";
+    let report = examine_under(vec![fails(Some(2))], &[]);
+    let aborted = "2 unfinished uploads are removed, and none is listed";
+    assert_found(&report, check, &[("ok", aborted, "")]);
+    let report = examine_under(vec![fails(None)], &[]);
+    let left = ("warning", "503 SlowDown", "remove what is below acme/");
+    assert_found(&report, check, &[left]);
 }
 
 /// What doctor finds of an expired key. STS gives its third key, which is for this probe, for a second.

@@ -275,7 +275,7 @@ impl Store {
         bucket: &str,
         key: &str,
         new: NewObject,
-        condition: impl FnOnce(Option<&StoredObject>) -> s3s::S3Result<()>,
+        condition: impl FnOnce(Option<&StoredObject>, Versioning) -> s3s::S3Result<()>,
     ) -> Result<Arc<StoredObject>, StoreError> {
         let NewObject {
             received,
@@ -285,9 +285,7 @@ impl Store {
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
         let there = found.objects.get(key).map(Arc::as_ref);
-        // With versioning nothing is overwritten, and the condition has no effect (436/7749).
-        condition(there.filter(|_| found.versioning() == Versioning::Never))
-            .map_err(StoreError::Refused)?;
+        condition(there, found.versioning()).map_err(StoreError::Refused)?;
         let (version, order) = found.next_version().map_err(StoreError::Io)?;
         let (size, etag, crc64) = (received.size, received.etag(), received.crc64);
         let object = StoredObject {
@@ -525,7 +523,7 @@ mod tests {
             attributes: Attributes::default(),
             modified: now,
         };
-        store.put_object("b-1", key, new, |_| Ok(())).unwrap();
+        store.put_object("b-1", key, new, |_, _| Ok(())).unwrap();
     }
 
     #[test]

@@ -132,6 +132,17 @@ impl Store {
         Ok(part)
     }
 
+    /// CRC-32 of a part's content. Blocks.
+    pub(in crate::emulator) fn part_crc32(
+        &self,
+        bucket: &str,
+        part: &StoredPart,
+    ) -> io::Result<u32> {
+        let content = fs::read(self.blob(bucket, &part.blob))?;
+        let crc = crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, &content);
+        u32::try_from(crc).map_err(io::Error::other)
+    }
+
     /// Joins `parts`, in this order, into the object. Blocks while it copies. The upload does not exist afterwards.
     pub(in crate::emulator) fn complete_upload(
         &self,
@@ -139,7 +150,7 @@ impl Store {
         upload: &Upload,
         parts: &[StoredPart],
         now: Timestamp,
-        condition: impl FnOnce(Option<&StoredObject>) -> s3s::S3Result<()>,
+        condition: impl FnOnce(Option<&StoredObject>, Versioning) -> s3s::S3Result<()>,
     ) -> Result<Arc<StoredObject>, StoreError> {
         let mut file = self.scratch().map_err(StoreError::Io)?;
         let (mut size, mut crc64, mut digests) = (0, 0, Md5::new());
@@ -171,8 +182,7 @@ impl Store {
             return Err(StoreError::NoSuchUpload);
         }
         let there = found.objects.get(key).map(Arc::as_ref);
-        condition(there.filter(|_| found.versioning() == Versioning::Never))
-            .map_err(StoreError::Refused)?;
+        condition(there, found.versioning()).map_err(StoreError::Refused)?;
         let (version, order) = found.next_version().map_err(StoreError::Io)?;
         let object = StoredObject {
             key: key.clone(),

@@ -1,5 +1,7 @@
 //! One bucket as doctor speaks to it: signed requests past cosgate's own rules, one connection each.
 
+mod aws;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +23,16 @@ use crate::rewrite::{UpstreamRequest, read_error};
 use crate::upstream::dial::{Dialer, Roots, Stream};
 use crate::upstream::one_shot::{OneShotClient, OneShotResponse};
 
+pub(super) use aws::SIGNED_CHUNKS;
+
 /// Limit of one request, from the look-up of the name to the last byte.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Limit of a response's body: lists are short, objects too.
 const RESPONSE_BYTES: usize = 1024 * 1024;
 /// How long a raw connection is listened to.
 const LISTEN: Duration = Duration::from_secs(3);
+/// Limit of a head that is read from a raw connection.
+const HEAD_BYTES: usize = 16 * 1024;
 
 /// A grant's bucket.
 #[derive(Debug)]
@@ -53,6 +59,8 @@ pub(super) struct Call {
     key: String,
     query: Vec<(&'static str, String)>,
     headers: Vec<(&'static str, String)>,
+    /// A header's name in the letter case in which it is written by hand. The report shows it so.
+    spelled: Option<&'static str>,
     /// Added behind the signature.
     unsigned: Vec<(&'static str, &'static str)>,
     body: Bytes,
@@ -80,6 +88,7 @@ impl Call {
             key: key.into(),
             query: Vec::new(),
             headers: Vec::new(),
+            spelled: None,
             unsigned: Vec::new(),
             body: Bytes::new(),
             signature: None,
@@ -97,6 +106,12 @@ impl Call {
         call
     }
 
+    pub(super) fn post(key: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        let mut call = Self::new(Method::POST, key);
+        call.body = body.into();
+        call
+    }
+
     #[must_use]
     pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.query.push((name, value.into()));
@@ -107,6 +122,20 @@ impl Call {
     pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// Writes the header `name`, which is there already, in this letter case where the head is written by hand.
+    #[must_use]
+    pub(super) fn spelled(mut self, name: &'static str) -> Self {
+        self.spelled = Some(name);
+        self
+    }
+
+    fn spelling<'n>(&self, name: &'n str) -> &'n str {
+        let spelled = self
+            .spelled
+            .filter(|known| known.eq_ignore_ascii_case(name));
+        spelled.unwrap_or(name)
     }
 
     #[must_use]
@@ -140,6 +169,7 @@ impl fmt::Display for Call {
             }
         }
         for (name, value) in &self.headers {
+            let name = self.spelling(name);
             write!(f, ", {name}: {}", value.get(..120).unwrap_or(value))?;
         }
         for (name, value) in &self.unsigned {
@@ -154,9 +184,7 @@ impl fmt::Display for Call {
 
 impl Seen {
     fn new(response: &OneShotResponse) -> Self {
-        let is_error = !response.status.is_success();
-        let error = is_error.then(|| read_error(&response.body));
-        let error = error.unwrap_or_default();
+        let error = read_error(&response.body);
         Self {
             status: response.status.as_u16(),
             code: error.code,
@@ -166,8 +194,9 @@ impl Seen {
         }
     }
 
+    /// A response of status 200 may hold an error (436/10881, 436/7742).
     pub(super) fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
+        (200..300).contains(&self.status) && self.code.is_empty()
     }
 
     /// Whether the store refused it for want of a right.
@@ -182,6 +211,13 @@ impl Seen {
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether it tells of a version: the bucket has versions, or had them.
+    pub(super) fn has_version(&self) -> bool {
+        ["x-cos-version-id", "x-amz-version-id"]
+            .iter()
+            .any(|name| self.headers.contains_key(*name))
     }
 }
 
@@ -253,11 +289,21 @@ impl<'c> ProbedBucket<'c> {
     /// Signs `call` with `key` and sends it.
     pub(super) async fn send(&self, call: &Call, key: &Credential) -> Result<Seen, String> {
         let head = self.signed(call, key, call.body.len())?;
+        self.exchange(head, call.body.clone(), key).await
+    }
+
+    /// Sends what is signed with `key` already.
+    async fn exchange(
+        &self,
+        head: UpstreamRequest,
+        body: Bytes,
+        key: &Credential,
+    ) -> Result<Seen, String> {
         let mut request = Request::builder().method(head.method).uri(head.target);
         if let Some(headers) = request.headers_mut() {
             *headers = head.headers;
         }
-        let request = request.body(Full::new(call.body.clone()));
+        let request = request.body(Full::new(body));
         let request = request.map_err(|error| error.to_string())?;
         let response = self.client.send(request).await;
         let response = response.map_err(|error| error.to_string())?;
@@ -277,7 +323,7 @@ impl<'c> ProbedBucket<'c> {
         length: usize,
     ) -> Result<UpstreamRequest, String> {
         let mut head = self.head(call)?;
-        if call.method == Method::PUT {
+        if matches!(call.method, Method::POST | Method::PUT) {
             head.headers
                 .insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
@@ -342,8 +388,8 @@ impl<'c> ProbedBucket<'c> {
         within(exchange).await
     }
 
-    /// Sends the head of `call`, which announces `length` bytes, and hears what comes within three seconds.
-    /// Then the connection is closed.
+    /// Sends `call` by hand, with a head that announces `length` bytes. Gives the head of what comes within three
+    /// seconds, as it is written. Then the connection is closed.
     pub(super) async fn send_head(
         &self,
         call: &Call,
@@ -352,17 +398,17 @@ impl<'c> ProbedBucket<'c> {
     ) -> Result<String, String> {
         let exchange = async {
             let mut stream = self.write(call, key, length).await?;
-            let mut line = Vec::new();
+            let mut head = Vec::new();
             let read = async {
-                while !line.contains(&b'\n') && line.len() < 1024 {
+                while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD_BYTES {
                     match stream.read_u8().await {
-                        Ok(byte) => line.push(byte),
+                        Ok(byte) => head.push(byte),
                         Err(_) => break,
                     }
                 }
             };
             let _ = timeout(LISTEN, read).await;
-            Ok(String::from_utf8_lossy(&line).trim().to_owned())
+            Ok(without_secrets(String::from_utf8_lossy(&head).trim(), key))
         };
         within(exchange).await
     }
@@ -372,7 +418,7 @@ impl<'c> ProbedBucket<'c> {
         let head = self.signed(call, key, length)?;
         let mut bytes = format!("{} {} HTTP/1.1\r\n", head.method, head.target).into_bytes();
         for (name, value) in &head.headers {
-            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(call.spelling(name.as_str()).as_bytes());
             bytes.extend_from_slice(b": ");
             bytes.extend_from_slice(value.as_bytes());
             bytes.extend_from_slice(b"\r\n");
