@@ -1,4 +1,7 @@
 //! The text that a scraper reads: Prometheus's format 0.0.4, or `OpenMetrics` 1.0.
+//!
+//! Written here because `prometheus-client` encodes only the second and `prometheus` only the first, and both want the
+//! counters in their own atomics, where each core has a block of its own. `promtool` checks the text in the tests.
 
 use std::fmt::{Display, Write as _};
 
