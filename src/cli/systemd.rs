@@ -54,8 +54,9 @@ const END_TIME: Duration = Duration::from_secs(15);
 
 /// The drain begins, and may take as long as `drain`, even if that is more than the unit's `TimeoutStopSec`.
 pub(super) fn stopping(drain: Duration) {
-    let time = u32::try_from((drain + END_TIME).as_micros()).unwrap_or(u32::MAX);
-    notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(time)]);
+    // The crate's own state has 32 bits, which are 71 minutes.
+    let time = format!("EXTEND_TIMEOUT_USEC={}", (drain + END_TIME).as_micros());
+    notify(&[NotifyState::Stopping, NotifyState::Custom(&time)]);
 }
 
 /// Notifies the watchdog, if there is one, twice within its time that the thread of this runtime is alive: the

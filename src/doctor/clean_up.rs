@@ -56,14 +56,6 @@ const UPLOADS: RemovedList = RemovedList {
     id: ("UploadId", "uploadId"),
 };
 
-/// What was removed of one list.
-#[derive(Default)]
-struct RemovedCount {
-    count: usize,
-    /// A removal told of a version: there are older ones.
-    has_versions: bool,
-}
-
 /// Removes all that the probes have written, and says what is left.
 pub(super) async fn clean_up(grant: &GrantProbes<'_>, key: &Credential) -> Finding {
     let folder = grant.folder.inside.as_deref().unwrap_or_default();
@@ -76,12 +68,9 @@ pub(super) async fn clean_up(grant: &GrantProbes<'_>, key: &Credential) -> Findi
     let (mut removed, mut leftover) = (Vec::new(), None);
     while let Some(list) = lists.pop_front() {
         match list.remove(grant, key, folder).await {
-            Ok(RemovedCount {
-                count,
-                has_versions,
-            }) => {
-                if has_versions && list.selector.is_empty() {
-                    lists.push_back(VERSIONS);
+            Ok(count) => {
+                if list.selector.is_empty() && grant.bucket.has_versions() {
+                    lists.push_back(VERSIONS); // a key that was removed has versions still
                 }
                 removed.push(format!("{count} {}", list.what));
             }
@@ -118,9 +107,9 @@ impl RemovedList {
         grant: &GrantProbes<'_>,
         key: &Credential,
         folder: &str,
-    ) -> Result<RemovedCount, Leftover> {
+    ) -> Result<usize, Leftover> {
         let because = |came: String| Leftover::Because(came, self.what);
-        let mut removed = RemovedCount::default();
+        let mut removed = 0;
         for _ in 0..CLEANUPS {
             let seen = grant.bucket.send(&self.call(folder), key).await;
             let seen = seen.map_err(because)?;
@@ -144,8 +133,7 @@ impl RemovedList {
                 if !seen.is_success() {
                     return Err(because(seen.to_string()));
                 }
-                removed.count += 1;
-                removed.has_versions |= seen.has_version();
+                removed += 1;
             }
         }
         Err(because("each listing has more of them".to_owned()))

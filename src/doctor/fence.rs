@@ -126,6 +126,10 @@ async fn must_not(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Fin
                 .change("report this with `--json`, and give the tenant a bucket of its own until it is clear"),
             Err(error) => finding.came(error).is(ProbeResult::Warning, "no whole response: it is not known"),
         });
+        if writes && probes.wrote_outside.get() {
+            findings.extend(remove_outside(probes, key).await);
+            probes.wrote_outside.set(false);
+        }
     }
 }
 
@@ -137,7 +141,9 @@ pub(super) async fn remove_outside(probes: &GrantProbes<'_>, key: &Credential) -
     let finding = probes.finding(ProbeArea::Cleanup, "what was written outside the grant");
     let finding = finding.sent(&call);
     Some(match seen {
-        Ok(seen) if seen.is_success() => finding.came(&seen).is(ProbeResult::Ok, "it is removed"),
+        Ok(seen) if seen.is_success() && !probes.bucket.has_versions() => {
+            finding.came(&seen).is(ProbeResult::Ok, "it is removed")
+        }
         seen => {
             let came = seen.map_or_else(|error| error, |seen| seen.to_string());
             let finding = finding

@@ -29,7 +29,7 @@ use crate::tenant::Connection;
 const SMALL: u64 = 64 * 1024;
 /// The same for `fetch` of Node.js, which before version 23 left out the line end after the last boundary.
 /// <https://github.com/nodejs/undici/pull/3625>
-const SMALL_OF_NODE: u64 = 8 * 1024 * 1024;
+const SMALL_OF_NODE: u64 = 1024 * 1024;
 /// What its boundaries begin with.
 const BOUNDARY_OF_NODE: &str = "----formdata-undici-";
 
@@ -72,6 +72,7 @@ impl Proxy {
         in_flight.record.step = Step::Payload;
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
+        length.check_most(rest.saturating_sub(boundary.end_bytes()))?; // before any of it is held
         let arriving = file(arriving, read, rest, &boundary, &mut hold);
         let arriving = self.in_time(arriving).await?;
         length.check(arriving.length())?; // as long as the policy lets it be

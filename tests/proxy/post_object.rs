@@ -781,6 +781,13 @@ fn accepts_a_form_without_its_last_line_end() {
     let mut client = Client::connect(large.addr);
     client.write(&replaced(&bytes, BOUNDARY.as_bytes(), of_node.as_bytes()));
     assert_eq!(client.read_reply("POST").status, 204);
+    // What is too long by its policy is refused before it is held: the rest of it never comes.
+    let limited = large.condition("[\"content-length-range\", 0, 90000]");
+    let bytes = replaced(&limited.bytes(), BOUNDARY.as_bytes(), of_node.as_bytes());
+    let mut client = Client::connect(limited.addr);
+    client.write(&bytes[..bytes.len() - 50_000]);
+    let reply = client.read_reply("POST");
+    reply.assert_error(400, "EntityTooLarge");
     assert_eq!(
         world.emulator.object_bytes(BUCKET, "acme/large").unwrap(),
         vec![1; 100_000]

@@ -2,6 +2,7 @@
 
 mod aws;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub(super) struct ProbedBucket<'c> {
     roots: Option<Roots>,
     connect_to: Option<String>,
     clock: Arc<Clock>,
+    /// A response has told of a version.
+    has_versions: Cell<bool>,
 }
 
 /// A request to a bucket. What is not set is as cosgate sends it.
@@ -257,6 +260,7 @@ impl<'c> ProbedBucket<'c> {
             endpoint,
             authority,
             clock: Arc::clone(clock),
+            has_versions: Cell::new(false),
         }
     }
 
@@ -287,6 +291,11 @@ impl<'c> ProbedBucket<'c> {
     }
 
     /// Signs `call` with `key` and sends it.
+    /// Whether the bucket has versions, or had them, as far as the responses so far tell.
+    pub(super) fn has_versions(&self) -> bool {
+        self.has_versions.get()
+    }
+
     pub(super) async fn send(&self, call: &Call, key: &Credential) -> Result<Seen, String> {
         let head = self.signed(call, key, call.body.len())?;
         self.exchange(head, call.body.clone(), key).await
@@ -308,6 +317,9 @@ impl<'c> ProbedBucket<'c> {
         let response = self.client.send(request).await;
         let response = response.map_err(|error| error.to_string())?;
         let mut seen = Seen::new(&response);
+        if seen.has_version() {
+            self.has_versions.set(true);
+        }
         // A store may quote what it was sent.
         for text in [&mut seen.code, &mut seen.message] {
             *text = without_secrets(text, key);

@@ -90,6 +90,11 @@ impl Boundary {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The bytes of a form's end: a line end, the boundary with its hyphens, and a line end, which may be missing.
+    pub(crate) fn end_bytes(&self) -> u64 {
+        (self.0.len() + "\r\n----\r\n".len()) as u64
+    }
 }
 
 impl FormReader {

@@ -134,19 +134,25 @@ impl LengthRange {
 
     /// Refuses a file of `length` bytes outside the range.
     pub fn check(self, length: u64) -> Result<(), S3Error> {
-        if length > self.most {
-            let text = format!(
-                "Your proposed upload exceeds the maximum allowed size of {} bytes.",
-                self.most
-            );
-            return Err(S3Error::new(Code::EntityTooLarge, text));
-        }
+        self.check_most(length)?;
         if length < self.least {
             let text = format!(
                 "Your proposed upload is smaller than the minimum allowed size of {} bytes.",
                 self.least
             );
             return Err(S3Error::new(Code::EntityTooSmall, text));
+        }
+        Ok(())
+    }
+
+    /// Refuses a file of at least `length` bytes if that is too much.
+    pub(crate) fn check_most(self, length: u64) -> Result<(), S3Error> {
+        if length > self.most {
+            let text = format!(
+                "Your proposed upload exceeds the maximum allowed size of {} bytes.",
+                self.most
+            );
+            return Err(S3Error::new(Code::EntityTooLarge, text));
         }
         Ok(())
     }
