@@ -392,7 +392,7 @@ fn welcome(
         r#"cosgate is ready on {endpoint}
 
   bucket "demo", region {REGION}: alice has alice/*, bob has bob/*, anyone on this machine has public/*
-  an embedded COS listens on http://{cos}, an embedded STS on http://{sts}
+  an embedded COS answers on http://{cos}, an embedded STS on http://{sts}
   objects are {data}
   a status page is on http://{admin}/
   metrics are on http://{admin}/metrics
