@@ -923,15 +923,15 @@ fn detects_a_refused_key_for_the_attributes_of_an_object() {
 /// at its pace.
 #[test]
 fn waits_for_a_long_copy_as_long_as_cos_sends_white_space() {
-    let limits = "[server.limits]\nbody_window = \"400ms\"\nbody_rate = \"1MiB\"";
+    let limits = "[server.limits]\nbody_window = \"1500ms\"\nbody_rate = \"1MiB\"";
     let copied = "<CopyObjectResult><ETag>\"e\"</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></CopyObjectResult>";
     let slow = act(move |peer| {
         while let Some(head) = peer.head() {
             peer.body(body_of(&head));
             peer.respond("HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nTransfer-Encoding: chunked\r\n\r\n");
             peer.respond("28\r\n<?xml version=\"1.0\" encoding=\"UTF-8\" ?>\n\r\n");
-            for _ in 0..8 {
-                thread::sleep(Duration::from_millis(150));
+            for _ in 0..10 {
+                thread::sleep(Duration::from_millis(300));
                 peer.respond("1\r\n \r\n");
             }
             peer.respond(&format!("{:x}\r\n{copied}\r\n0\r\n\r\n", copied.len()));
