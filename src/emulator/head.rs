@@ -138,7 +138,7 @@ pub(super) fn find_signature(
     }
 }
 
-/// Checks what COS checks of every request, whoever sends it.
+/// Checks what COS checks of every request, from any sender.
 pub(super) fn check_head(head: &Parts, behaviours: Behaviours) -> Result<(), CosError> {
     let behaves = |behaviour| behaviours.has(behaviour);
     let path = percent_decode(path_in_bucket(&head.extensions, &head.uri));
