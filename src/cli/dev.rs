@@ -16,7 +16,7 @@ use cosgate::secret::Secret;
 use cosgate::timestamp::Timestamp;
 
 use super::process::{Process, Signals};
-use super::serve::{Manner, serve};
+use super::serve::{ServeOptions, serve};
 use super::{USAGE, cores, quoted};
 
 /// Try cosgate without an account: an embedded COS and STS, three demo tenants and an anonymous one.
@@ -195,12 +195,12 @@ async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io:
         client_auth: ClientAuth::Required,
     });
     config.log.access = arguments.log_format.of_lines(io::stdout().is_terminal());
-    let manner = Manner {
+    let options = ServeOptions {
         listen_key: "--listen",
         admin_key: "--admin",
         source: None,
     };
-    serve(config, manner, signals, log, |listen, admin| {
+    serve(config, options, signals, log, |listen, admin| {
         if let Listen::Tcp(listen) = listen
             && let Some(admin) = admin
             && let Err(error) = super::print(&welcome((*listen, admin), arguments, &emulator))

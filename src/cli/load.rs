@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::process::Process;
-use super::serve::{Manner, serve};
+use super::serve::{ServeOptions, serve};
 use super::{USAGE, cores};
 
 /// Drive load of many tenants on an S3 endpoint, break things on time, verify, and report.
@@ -326,7 +326,7 @@ fn proxy() -> ExitCode {
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
     });
-    let manner = Manner {
+    let options = ServeOptions {
         listen_key: "the embedded target",
         admin_key: "the embedded target",
         source: None,
@@ -336,5 +336,5 @@ fn proxy() -> ExitCode {
             super::complain(&ProxyProgram::ready(address));
         }
     };
-    process.run(async |signals, log| serve(config, manner, signals, log, ready).await)
+    process.run(async |signals, log| serve(config, options, signals, log, ready).await)
 }

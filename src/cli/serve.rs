@@ -57,16 +57,16 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     process.log().set_format(config.log.program);
     warn_of_few_descriptors(config.server.limits.connections);
     let ready = |listen: &Listen, _| tracing::info!(%listen, "cosgate serves");
-    let manner = Manner {
+    let options = ServeOptions {
         listen_key: "[server] listen",
         admin_key: "[server] admin",
         source: Some(source),
     };
-    process.run(async |signals, log| serve(config, manner, signals, log, ready).await)
+    process.run(async |signals, log| serve(config, options, signals, log, ready).await)
 }
 
 /// What differs between the commands that serve.
-pub(super) struct Manner {
+pub(super) struct ServeOptions {
     /// What the user sets to have another address.
     pub(super) listen_key: &'static str,
     /// The same of the admin pages.
@@ -79,16 +79,16 @@ pub(super) struct Manner {
 /// addresses of the proxy and of the admin pages.
 pub(super) async fn serve(
     config: Config,
-    manner: Manner,
+    options: ServeOptions,
     mut signals: Signals,
     log: &ProgramLog,
     ready: impl FnOnce(&Listen, Option<SocketAddr>),
 ) -> io::Result<()> {
     signals.catch_ends()?;
     let mut sockets = Sockets::inherited();
-    let listener = listener(&config.server, &mut sockets, manner.listen_key)?;
+    let listener = listener(&config.server, &mut sockets, options.listen_key)?;
     let admin_listener = match sockets.admin()? {
-        None => bind_admin(&config.server, manner.admin_key)?,
+        None => bind_admin(&config.server, options.admin_key)?,
         inherited => inherited,
     };
     let admin_address = admin_listener.as_ref().map(TcpListener::local_addr);
@@ -106,7 +106,7 @@ pub(super) async fn serve(
         access_log,
         traces.queue.clone(),
     )?)?;
-    let reloads = match manner.source {
+    let reloads = match options.source {
         Some(source) => Some(watch(source, &live, log)?),
         None => None,
     };

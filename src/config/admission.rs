@@ -140,8 +140,8 @@ fn network(text: &str) -> Result<IpNet, Mistake> {
 }
 
 fn certificate(text: &str) -> Result<CertificateName, Mistake> {
-    let fits = |value: &str, most: usize| {
-        (1..=most).contains(&value.len()) && !value.chars().any(char::is_control)
+    let fits = |value: &str, max: usize| {
+        (1..=max).contains(&value.len()) && !value.chars().any(char::is_control)
     };
     let name = if let Some(name) = text.strip_prefix("san:dns:") {
         let label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');

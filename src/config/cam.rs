@@ -588,7 +588,7 @@ mod tests {
     #[test]
     fn what_is_no_policy_is_refused_with_the_mend() {
         let good = allow("");
-        for (text, mend) in [
+        for (text, fix) in [
             (String::new(), "version"),
             ("[]".into(), "version"),
             (good.replace("2.0", "1.0"), "2.0"),
@@ -633,7 +633,7 @@ mod tests {
             (good.replace("folder", &"f".repeat(SENT_BYTES)), "fewer"),
         ] {
             let error = Policy::parse(&text).expect_err(&text);
-            assert!(error.fix.contains(mend), "{text}: {error}");
+            assert!(error.fix.contains(fix), "{text}: {error}");
         }
     }
 

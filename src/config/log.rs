@@ -77,8 +77,8 @@ impl SampleShare {
         };
         let number = text.strip_suffix('%').ok_or_else(refused)?;
         let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
-        let is_number = |digits: &str, most: usize| {
-            (1..=most).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+        let is_number = |digits: &str, max: usize| {
+            (1..=max).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
         };
         if !is_number(whole, 3) || !is_number(decimals, DECIMALS) {
             return Err(refused());

@@ -516,7 +516,7 @@ mod tests {
         let base = |from: &str, to: &str| json!([{"effect": "allow", "action": GET, "resource": format!("{BASE}a/*").replace(from, to)}]);
         let odd_prefix = json!([{"effect": "allow", "action": LIST, "resource": format!("{BASE}*"),
             "condition": {"string_equal": {"cos:prefix": "a%2F"}}}]);
-        for (statement, mend) in [
+        for (statement, fix) in [
             (base("shared", "other"), BUCKET),
             (base("ap-guangzhou", "ap-beijing"), "ap-guangzhou"),
             (base("::cos", "::ci"), "qcs::cos"),
@@ -529,7 +529,7 @@ mod tests {
             (odd_prefix, "string_like"),
         ] {
             let error = made(&statement).expect_err(&statement.to_string());
-            assert!(error.fix.contains(mend), "{statement}: {error}");
+            assert!(error.fix.contains(fix), "{statement}: {error}");
         }
     }
 

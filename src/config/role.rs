@@ -117,11 +117,11 @@ fn tags(section: &Section<'_>) -> Vec<(String, String)> {
     let mut tags: Vec<(String, String)> = Vec::new();
     let origin = section.position_of("tags");
     for tag in section.tables("tags") {
-        let within = |most: usize, text: &str| {
-            if text.chars().count() <= most && !text.chars().any(char::is_control) {
+        let within = |max: usize, text: &str| {
+            if text.chars().count() <= max && !text.chars().any(char::is_control) {
                 return Ok(text.to_owned());
             }
-            let message = format!("longer than {most} characters, or more than one line");
+            let message = format!("longer than {max} characters, or more than one line");
             Err(Mistake::new(message, "shorten it"))
         };
         let key = tag.required("key", |text| within(TAG_KEY_CHARS, text));

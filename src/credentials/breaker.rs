@@ -148,8 +148,8 @@ impl BreakerState {
 
 fn pause(times: u32, chance: f64) -> Duration {
     let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
-    let most = SHORTEST.saturating_mul(doubled).min(LONGEST);
-    most.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
+    let max = SHORTEST.saturating_mul(doubled).min(LONGEST);
+    max.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

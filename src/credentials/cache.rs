@@ -208,14 +208,14 @@ impl Cache {
     /// When the first of the live keys ends.
     pub fn first_key_end(&self) -> Option<Timestamp> {
         let now = Instant::now();
-        let mut ends: Vec<_> = self
+        let ends = self
             .entries
             .iter()
-            .filter_map(|entry| entry.live_key_end(now))
-            .collect();
+            .filter_map(|entry| entry.live_key_end(now));
+        let mut first = ends.min();
         self.made
-            .each(|_, entry| ends.extend(entry.live_key_end(now)));
-        ends.into_iter().min()
+            .each(|_, entry| first = first.into_iter().chain(entry.live_key_end(now)).min());
+        first
     }
 
     /// Requests that found a live key.

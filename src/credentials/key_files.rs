@@ -1,7 +1,5 @@
 //! An issuer's own key that is given, or read from files and watched there.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +8,7 @@ use zeroize::Zeroizing;
 use super::key_document::{CallerKey, DOCUMENT_BYTES};
 use crate::config::{GivenKey, GivenSecret, Profile};
 use crate::secret::Secret;
+use crate::transport::bounded_file::read_text_file;
 use crate::transport::file_state::FileState;
 
 /// A key in files, or in none.
@@ -151,13 +150,5 @@ pub(super) fn read_profile(name: &str, file: &Path) -> Result<CallerKey, String>
 
 /// The text of a small file.
 pub(super) fn read_text(file: &Path) -> Result<Zeroizing<String>, String> {
-    let wrong = |error: std::io::Error| format!("cannot read {}: {error}", file.display());
-    let mut text = Zeroizing::new(String::new());
-    let most = DOCUMENT_BYTES as u64;
-    let open = File::open(file).map_err(wrong)?;
-    let read = open.take(most + 1).read_to_string(&mut text);
-    if read.map_err(wrong)? > DOCUMENT_BYTES {
-        return Err(format!("{} is larger than 64 KiB", file.display()));
-    }
-    Ok(text)
+    read_text_file(file, DOCUMENT_BYTES as u64).map_err(|error| error.to_string())
 }

@@ -17,6 +17,7 @@ use super::single_flight::{Flight, SingleFlight, Unfinished};
 use crate::clock::wall_clock;
 use crate::config::{Config, IdentityProviderConfig, Jwks};
 use crate::tenant::{KEY_SET_BYTES, KeySet, Tenants};
+use crate::transport::bounded_file::read_file;
 use crate::upstream::dial::{Dialer, Roots};
 use crate::upstream::one_shot::OneShotClient;
 
@@ -325,11 +326,8 @@ impl From<Unfinished> for String {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let wrong = |error: io::Error| format!("cannot read {}: {error}", path.display());
-    if std::fs::metadata(path).map_err(wrong)?.len() > KEY_SET_BYTES as u64 {
-        return Err(format!("{} is larger than 256 KiB", path.display()));
-    }
-    std::fs::read(path).map_err(wrong)
+    let mut read = read_file(path, KEY_SET_BYTES as u64).map_err(|error| error.to_string())?;
+    Ok(std::mem::take(&mut *read))
 }
 
 async fn fetch(client: &OneShotClient, path: &str) -> Result<Vec<u8>, String> {

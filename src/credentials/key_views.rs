@@ -166,10 +166,10 @@ impl Cache {
     }
 
     /// The first keys, by name, whose last call failed.
-    pub fn failing_keys(&self, most: usize, now: Timestamp) -> Vec<KeyView> {
+    pub fn failing_keys(&self, max: usize, now: Timestamp) -> Vec<KeyView> {
         let range = PageRange {
             after: String::new(),
-            limit: most,
+            limit: max,
         };
         let mut page = PageOf::new(&range);
         self.each_key(|name, entry| {

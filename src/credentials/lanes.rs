@@ -334,9 +334,9 @@ mod tests {
         #[track_caller]
         fn assert_within_the_bucket(&self) {
             for seconds in [1, 10, 100] {
-                let most = self.most_within(Duration::from_secs(seconds));
+                let max = self.most_within(Duration::from_secs(seconds));
                 let allowed = 200 + 100 * usize::try_from(seconds).unwrap() + 1;
-                assert!(most <= allowed, "{most} calls in {seconds} s");
+                assert!(max <= allowed, "{max} calls in {seconds} s");
             }
         }
     }
@@ -376,16 +376,16 @@ mod tests {
         assert_eq!(simulation.serve(least).await, 0, "live keys serve on");
         assert!(simulation.serve(LIFE).await > 0);
         let outage = simulation.take_calls();
-        let most = usize::try_from(LIFE.as_secs()).unwrap() * 2 / 3;
-        assert!(outage < most, "{outage} calls in an outage of two hours");
+        let max = usize::try_from(LIFE.as_secs()).unwrap() * 2 / 3;
+        assert!(outage < max, "{outage} calls in an outage of two hours");
         *simulation.is_down.lock().unwrap() = false;
         let recovery = simulation.herd().await;
         simulation.assert_within_the_bucket();
         assert!(recovery < Duration::from_mins(3), "{recovery:?}");
-        let most = simulation.most_within(Duration::from_secs(1));
+        let max = simulation.most_within(Duration::from_secs(1));
         println!(
             "{outage} calls in the outage; all have keys {recovery:?} after it, \
-             at most {most} calls in a second"
+             at most {max} calls in a second"
         );
     }
 
@@ -507,8 +507,8 @@ mod tests {
                 let case = format!("{tenants} tenants, {outage} s, a call takes {latency:?}");
                 assert!(waited <= limit + late(tenants), "{case}: {waited:?}");
                 let calls = simulation.take_calls();
-                let most = usize::try_from(outage).unwrap() + 5 + 64 + 2 * tenants;
-                assert!(calls <= most, "{case}: {calls} calls");
+                let max = usize::try_from(outage).unwrap() + 5 + 64 + 2 * tenants;
+                assert!(calls <= max, "{case}: {calls} calls");
             }
         }
     }

@@ -23,8 +23,8 @@ pub fn audit_name(tenant: &str) -> String {
         '0'..='9' => char::from_u32(u32::from('A') + u32::from(c) - u32::from('0')).unwrap_or('X'),
         _ => 'X',
     };
-    let most = NAME_LETTERS - HASH_LETTERS;
-    let mut name: String = tenant.chars().take(most).map(letter).collect();
+    let max = NAME_LETTERS - HASH_LETTERS;
+    let mut name: String = tenant.chars().take(max).map(letter).collect();
     push_hash(&mut name, tenant);
     name
 }
@@ -37,9 +37,9 @@ pub fn session_name(pattern: &str, tenant: &str) -> String {
     if (2..=SESSION_CHARS).contains(&whole.len()) && whole.chars().all(is_allowed) {
         return whole;
     }
-    let most = SESSION_CHARS - HASH_LETTERS - 1;
+    let max = SESSION_CHARS - HASH_LETTERS - 1;
     let kept = |c: char| if is_allowed(c) { c } else { '-' };
-    let mut name: String = whole.chars().take(most).map(kept).collect();
+    let mut name: String = whole.chars().take(max).map(kept).collect();
     name.push('-');
     push_hash(&mut name, &whole);
     name

@@ -444,9 +444,9 @@ mod tests {
     }
 
     /// A full table of entries that have keys and are in active use.
-    fn full(most: usize) -> ScopeTable {
-        let table = ScopeTable::new(room(most));
-        for name in names(0..most).chain(names(0..most)) {
+    fn full(max: usize) -> ScopeTable {
+        let table = ScopeTable::new(room(max));
+        for name in names(0..max).chain(names(0..max)) {
             assert!(table.entry(&name, None, |_| Some(kept())).is_some());
         }
         table

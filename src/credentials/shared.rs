@@ -204,12 +204,12 @@ impl SharedKeys {
     }
 
     /// The key in `text`, if it is for this scope and has half of its life before it. It has no more
-    /// than `most` seconds.
-    fn read(&self, name: &str, text: &[u8], most: u64) -> Option<Issued> {
+    /// than `max` seconds.
+    fn read(&self, name: &str, text: &[u8], max: u64) -> Option<Issued> {
         let kept: SealedKey<'_> = serde_json::from_slice(text).ok()?;
         let expires = Timestamp::from_unix(kept.expires);
         let left = u64::try_from(expires.since(self.clock.upstream_now())).ok()?;
-        let left = left.min(most);
+        let left = left.min(max);
         if kept.scope != name || left < kept.life / 2 {
             return None;
         }

@@ -18,6 +18,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 
 use crate::config::{ClientAuth, ServerTls};
 use crate::downstream::tls::{about, certificates};
+use crate::transport::bounded_file::read_file;
 use crate::transport::file_state::FileState;
 
 /// Between two looks at the file of the revocation list.
@@ -135,15 +136,9 @@ fn watch(verifier: &Weak<ClientVerifier>, mut last: Option<FileState>) {
 }
 
 fn revocation_lists(file: &Path) -> io::Result<Vec<CertificateRevocationListDer<'static>>> {
-    if std::fs::metadata(file)
-        .map_err(|error| about(file, error))?
-        .len()
-        > CRL_BYTES
-    {
-        return Err(about(file, "it is larger than 16 MiB"));
-    }
-    let lists = CertificateRevocationListDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let pem = read_file(file, CRL_BYTES)?;
+    let lists = CertificateRevocationListDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| about(file, error))?;
     if lists.is_empty() {
         return Err(about(file, "it holds no revocation list (X509 CRL)"));

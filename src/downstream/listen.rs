@@ -264,8 +264,8 @@ impl Accepting {
             }
         };
         // A flood must not keep it open for ever.
-        let most = 2 * usize::try_from(BACKLOG).unwrap_or_default();
-        std::iter::from_fn(move || next().ok()).take(most)
+        let max = 2 * usize::try_from(BACKLOG).unwrap_or_default();
+        std::iter::from_fn(move || next().ok()).take(max)
     }
 }
 

@@ -72,8 +72,8 @@ where
                     return Err(HeaderFailure::Refused(RefusedHeader::Invalid(error)));
                 }
             };
-            let most = u64::try_from(more).unwrap_or(u64::MAX);
-            let read = (&mut *stream).take(most).read_buf(&mut bytes).await;
+            let max = u64::try_from(more).unwrap_or(u64::MAX);
+            let read = (&mut *stream).take(max).read_buf(&mut bytes).await;
             match read {
                 Ok(0) if bytes.is_empty() => return Err(HeaderFailure::Silent),
                 Ok(0) => return Err(HeaderFailure::Refused(RefusedHeader::Closed)),

@@ -263,30 +263,27 @@ fn bounds_of(server: &Server) -> ConnectionBounds {
 /// The connections that there may be at once. A reload changes how many.
 struct ConnectionSlots {
     free: Arc<Semaphore>,
-    most: usize,
+    max: usize,
     /// So many that are in use are not given out again.
     surplus: usize,
 }
 
 impl ConnectionSlots {
-    fn new(most: usize) -> Self {
+    fn new(max: usize) -> Self {
         Self {
-            free: Arc::new(Semaphore::new(most)),
-            most,
+            free: Arc::new(Semaphore::new(max)),
+            max,
             surplus: 0,
         }
     }
 
-    fn resize(&mut self, most: usize) {
-        let (more, fewer) = (
-            most.saturating_sub(self.most),
-            self.most.saturating_sub(most),
-        );
+    fn resize(&mut self, max: usize) {
+        let (more, fewer) = (max.saturating_sub(self.max), self.max.saturating_sub(max));
         let kept = more.min(self.surplus);
         self.surplus -= kept;
         self.free.add_permits(more - kept);
         self.surplus += fewer - self.free.forget_permits(fewer);
-        self.most = most;
+        self.max = max;
     }
 
     /// Waits for a free slot. `metrics` counts the waits.

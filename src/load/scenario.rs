@@ -15,6 +15,7 @@ use super::tenants::{Skew, TenantEntry};
 use super::upload::UploadForms;
 use crate::emulator::{FaultEntry, FaultFile};
 use crate::timestamp::Timestamp;
+use crate::transport::bounded_file::read_text_file;
 
 /// The options of a run. All are optional: without an endpoint the embedded COS and the proxy are the target.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -495,11 +496,8 @@ fn make_relative_to(secret: &mut String, folder: &Path) {
 const FILE_LIMIT: u64 = 64 << 20;
 
 fn read(path: &Path) -> Result<String, String> {
-    let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    if std::fs::metadata(path).map_err(cannot)?.len() > FILE_LIMIT {
-        return Err(format!("{} is larger than 64 MiB", path.display()));
-    }
-    std::fs::read_to_string(path).map_err(cannot)
+    let mut text = read_text_file(path, FILE_LIMIT).map_err(|error| error.to_string())?;
+    Ok(std::mem::take(&mut *text))
 }
 
 #[cfg(test)]

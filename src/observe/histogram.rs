@@ -168,9 +168,9 @@ mod tests {
         for millis in [2, 2, 2, 40] {
             histogram.observe(Duration::from_millis(millis));
         }
-        let within = |part, least, most| {
+        let within = |part, min, max| {
             let quantile = total().since(&before).quantile(part).unwrap();
-            let range = Duration::from_millis(least)..=Duration::from_micros(most);
+            let range = Duration::from_millis(min)..=Duration::from_micros(max);
             assert!(range.contains(&quantile), "{part}: {quantile:?}");
         };
         within(0.0, 1, 2_500);

@@ -45,22 +45,22 @@ pub(super) fn bytes(json: &mut String, name: &str, value: Option<&[u8]>) {
     }
 }
 
-/// The same with another bound: what a reader of the JSON gets has at most `most` bytes. A longer text is cut at a
+/// The same with another bound: what a reader of the JSON gets has at most `max` bytes. A longer text is cut at a
 /// character and ends in `…`.
-pub(super) fn cut_text(json: &mut String, name: &str, value: &[u8], most: usize) {
+pub(super) fn cut_text(json: &mut String, name: &str, value: &[u8], max: usize) {
     push_name(json, name);
     json.push('"');
     match str::from_utf8(value) {
-        Ok(text) if is_plain(value, most) => json.push_str(text),
-        _ => escape(json, value, most),
+        Ok(text) if is_plain(value, max) => json.push_str(text),
+        _ => escape(json, value, max),
     }
     json.push('"');
 }
 
 /// Whether `value` can be written as it is. Looks at all bytes at once, where `all` would look at one after the other.
-fn is_plain(value: &[u8], most: usize) -> bool {
+fn is_plain(value: &[u8], max: usize) -> bool {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-    value.len() <= most
+    value.len() <= max
         && value
             .iter()
             .fold(true, |so_far, byte| so_far & plain(*byte))
@@ -93,13 +93,13 @@ fn push_name(json: &mut String, name: &str) {
     json.push_str("\":");
 }
 
-fn escape(json: &mut String, text: &[u8], most: usize) {
+fn escape(json: &mut String, text: &[u8], max: usize) {
     let mut read_bytes = 0;
     // Where the text ends if it has to be cut.
     let mut cut = json.len();
     for c in lossy_chars(text) {
         read_bytes += c.len_utf8();
-        if read_bytes > most {
+        if read_bytes > max {
             json.truncate(cut);
             json.push(CUT);
             return;
@@ -112,7 +112,7 @@ fn escape(json: &mut String, text: &[u8], most: usize) {
             c if is_hidden(c) => push_json_escape(json, c),
             c => json.push(c),
         }
-        if read_bytes + CUT.len_utf8() <= most {
+        if read_bytes + CUT.len_utf8() <= max {
             cut = json.len();
         }
     }

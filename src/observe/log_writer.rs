@@ -246,13 +246,13 @@ mod tests {
 
     #[test]
     fn a_stalled_queue_is_bounded_in_lines_and_in_bytes() {
-        for (length, most) in [(2, 8 + 1), (40, 2)] {
+        for (length, max) in [(2, 8 + 1), (40, 2)] {
             let (resume, stalled) = sync_channel(0);
             let own = |_: &mut String, _| false;
             let (queue, writer) =
                 start("log", LIMITS, StalledWriter(stalled), |_| {}, own).unwrap();
             let taken = (0..100).filter(|_| queue.offer(line(length))).count();
-            assert!((1..=most).contains(&taken), "{taken} of {length} bytes");
+            assert!((1..=max).contains(&taken), "{taken} of {length} bytes");
             drop(resume);
             assert!(writer.finish(Duration::from_secs(10)));
             assert_eq!(queue.bytes.load(Ordering::Relaxed), 0);

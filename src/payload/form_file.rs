@@ -55,8 +55,8 @@ impl FormFile {
     /// is used up.
     pub(super) fn decode(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, PayloadError> {
         if self.left > 0 && !input.is_empty() {
-            let most = usize::try_from(self.left).unwrap_or(usize::MAX);
-            let piece = input.split_to(input.len().min(most));
+            let max = usize::try_from(self.left).unwrap_or(usize::MAX);
+            let piece = input.split_to(input.len().min(max));
             self.search(&piece)?;
             self.left -= piece.len() as u64;
             return Ok(Some(piece));

@@ -504,15 +504,15 @@ impl Proxy {
         Ok(delete_result(result, body))
     }
 
-    /// A document of COS, of no more than `most` bytes.
+    /// A document of COS, of no more than `max` bytes.
     async fn read_document(
         &self,
         mut incoming: Incoming,
         lease: Box<LeasedConnection>,
-        most: usize,
+        max: usize,
     ) -> Result<Bytes, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
-        let body = body::gather(&mut incoming, most, head_timeout, |_| true)
+        let body = body::gather(&mut incoming, max, head_timeout, |_| true)
             .await
             .map_err(|failure| bad_gateway(format!("a document of COS: {failure:?}")))?;
         lease.release();

@@ -222,14 +222,14 @@ impl Proxy {
         arriving: Arriving,
         caller: &Authenticated,
     ) -> Result<Outgoing, S3Error> {
-        let most = plan.max_spooled;
+        let max = plan.max_spooled;
         let mut hold = self.hold(caller);
         let grow = |bytes| hold.grow(bytes);
-        let gathered = self.gather(arriving, most, grow, || {
-            let text = match most {
+        let gathered = self.gather(arriving, max, grow, || {
+            let text = match max {
                 0 => "An upload must declare its length; send Content-Length.".to_owned(),
                 _ => format!(
-                    "An upload of more than {most} bytes must declare its length; send Content-Length."
+                    "An upload of more than {max} bytes must declare its length; send Content-Length."
                 ),
             };
             S3Error::new(Code::MissingContentLength, text)
@@ -311,12 +311,12 @@ impl Proxy {
         self.gathered.hold(&tenant.name, tenant.index)
     }
 
-    /// Reads a body of at most `most` bytes whole, within the pace's window; `charge` as in
+    /// Reads a body of at most `max` bytes whole, within the pace's window; `charge` as in
     /// [`body::gather`].
     pub(super) async fn gather(
         &self,
         arriving: Arriving,
-        most: usize,
+        max: usize,
         charge: impl FnMut(usize) -> bool,
         too_large: impl FnOnce() -> S3Error,
     ) -> Result<Bytes, S3Error> {
@@ -326,7 +326,7 @@ impl Proxy {
             ..
         } = arriving;
         let window = self.config().server.limits.body_window;
-        let body = body::gather(&mut incoming, most, window, charge).await;
+        let body = body::gather(&mut incoming, max, window, charge).await;
         // hyper gives a stream that its client has reset with `NO_ERROR` as one that has ended.
         if body.is_ok() && version == Version::HTTP_2 && !incoming.is_end_stream() {
             return Err(UploadFailure::ClientGone.into());

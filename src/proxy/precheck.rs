@@ -9,7 +9,7 @@ use super::exchange::UpstreamCall;
 use super::in_flight::InFlight;
 use super::payload::Outgoing;
 use crate::error::{Code, S3Error};
-use crate::rewrite::{self, Must, Precheck};
+use crate::rewrite::{self, Precheck, Requirement};
 use crate::s3::S3Request;
 use crate::tenant::Permit;
 
@@ -30,10 +30,11 @@ impl Proxy {
                 body: &Outgoing::empty(),
             };
             let found = self.exchange(call, precheck.request, in_flight).await;
-            match (precheck.must, found) {
-                (Must::BeAbsent, Err(error)) if error.http_status() == StatusCode::NOT_FOUND => {}
-                (Must::Hold, Ok(response)) if response.status().is_success() => {}
-                (Must::Fail, Ok(_)) => return Err(rewrite::no_such_part(requested)),
+            match (precheck.required, found) {
+                (Requirement::Absent, Err(error))
+                    if error.http_status() == StatusCode::NOT_FOUND => {}
+                (Requirement::Hold, Ok(response)) if response.status().is_success() => {}
+                (Requirement::Fail, Ok(_)) => return Err(rewrite::no_such_part(requested)),
                 (_, Err(error)) => return Err(error),
                 (_, Ok(_)) => {
                     return Err(S3Error::new(

@@ -31,7 +31,7 @@ const FIELD: usize = 64;
 /// The memory of one core.
 #[derive(Debug)]
 pub(super) struct StrangerMemory {
-    most: usize,
+    max: usize,
     held: RefCell<StrangerBytes>,
 }
 
@@ -85,10 +85,10 @@ pub(super) struct StrangerRead {
 }
 
 impl StrangerMemory {
-    /// Room for `most` bytes, nothing held.
-    pub(super) fn new(most: usize) -> Rc<Self> {
+    /// Room for `max` bytes, nothing held.
+    pub(super) fn new(max: usize) -> Rc<Self> {
         Rc::new(Self {
-            most,
+            max,
             held: RefCell::default(),
         })
     }
@@ -104,7 +104,7 @@ impl StrangerMemory {
         let share = if tenants.fails_too_often(connection, now) {
             SHARE_OF_FAILING
         } else {
-            self.most / SHARE
+            self.max / SHARE
         };
         let read = StrangerRead {
             hold: self.hold(connection.source(), share),
@@ -123,8 +123,8 @@ impl StrangerMemory {
     /// Room for a refusal of so many bytes, as long as its client has not taken it. Nobody gives way to
     /// it, and it gives way to nobody.
     pub(super) fn keep(self: &Rc<Self>, source: Source, bytes: usize) -> Option<StrangerHold> {
-        let hold = self.hold(source, self.most / SHARE);
-        let fits = self.held.borrow().bytes + EACH + bytes <= self.most;
+        let hold = self.hold(source, self.max / SHARE);
+        let fits = self.held.borrow().bytes + EACH + bytes <= self.max;
         (fits && hold.grow(EACH + bytes)).then_some(hold)
     }
 
@@ -151,7 +151,7 @@ impl StrangerHold {
         if self.request.is_evicted.get() || own > self.share {
             return false;
         }
-        while held.bytes.saturating_add(bytes) > self.memory.most {
+        while held.bytes.saturating_add(bytes) > self.memory.max {
             let Some(source) = held.who_gives_way(self.source, bytes) else {
                 return false;
             };

@@ -10,12 +10,12 @@ use super::names::{EchoedParameter, Unfit};
 pub(super) struct Element {
     /// As the client gets it, without a namespace's prefix.
     pub(super) name: Cow<'static, str>,
-    pub(super) carries: Carries,
+    pub(super) carries: ElementContent,
 }
 
 /// What stands in an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Carries {
+pub(super) enum ElementContent {
     /// An account, in an element that holds one.
     Account,
     /// An account, as elements.
@@ -57,7 +57,7 @@ pub(super) enum Carries {
     Value,
 }
 
-use Carries::{
+use ElementContent::{
     Account, AccountHolder, Bucket, Code, Elements, EncodingType, Failure, Key, Location, Message,
     Name, Next, Prefix, Resource, Tag, Truncated, Value,
 };
@@ -65,7 +65,7 @@ use Carries::{
 /// Every element that S3's API reference or COS (436/7734, 436/7735, 436/7736, 436/7742, 436/7746,
 /// 436/7747, 436/8287, 436/10881, 436/42998, 436/43521, 436/7730) documents for the responses that are
 /// rewritten: as the store may spell it, as S3 does, and what it carries. Sorted by the first.
-const TABLE: &[(&str, &str, Carries)] = &[
+const TABLE: &[(&str, &str, ElementContent)] = &[
     ("Bucket", "Bucket", Bucket),
     ("BucketName", "BucketName", Bucket),
     ("CRC64", "CRC64", Value),
@@ -104,14 +104,14 @@ const TABLE: &[(&str, &str, Carries)] = &[
     (
         "KeyMarker",
         "KeyMarker",
-        Carries::Repeated(EchoedParameter::KeyMarker),
+        ElementContent::Repeated(EchoedParameter::KeyMarker),
     ),
     ("LastModified", "LastModified", Value),
     ("Location", "Location", Location),
     (
         "Marker",
         "Marker",
-        Carries::Repeated(EchoedParameter::Marker),
+        ElementContent::Repeated(EchoedParameter::Marker),
     ),
     ("MaxKeys", "MaxKeys", Value),
     ("MaxParts", "MaxParts", Value),
@@ -137,7 +137,7 @@ const TABLE: &[(&str, &str, Carries)] = &[
     (
         "StartAfter",
         "StartAfter",
-        Carries::Repeated(EchoedParameter::StartAfter),
+        ElementContent::Repeated(EchoedParameter::StartAfter),
     ),
     ("StorageClass", "StorageClass", Value),
     ("StorageTier", "StorageTier", Value),
@@ -175,7 +175,7 @@ impl Element {
         let name = text.ok_or(Unfit::Malformed("a tag in COS's XML has no name"))?;
         Ok(Self {
             name: Cow::Owned(name.to_owned()),
-            carries: Carries::Unknown,
+            carries: ElementContent::Unknown,
         })
     }
 }
@@ -193,7 +193,7 @@ fn local_name(inside: &[u8]) -> &[u8] {
     name.rsplit(|byte| *byte == b':').next().unwrap_or_default()
 }
 
-fn known(name: &[u8]) -> Option<&'static (&'static str, &'static str, Carries)> {
+fn known(name: &[u8]) -> Option<&'static (&'static str, &'static str, ElementContent)> {
     let at = TABLE.binary_search_by(|(own, _, _)| own.as_bytes().cmp(name));
     at.ok().and_then(|at| TABLE.get(at))
 }
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(Element::of(b"UploadID", true).unwrap().name, "UploadID");
         assert_eq!(
             Element::of(b"NewOne", true).unwrap().carries,
-            Carries::Unknown
+            ElementContent::Unknown
         );
         for inside in ["", ":", "a:", "a&b", "\"", "\u{1}"] {
             assert!(Element::of(inside.as_bytes(), false).is_err(), "{inside}");

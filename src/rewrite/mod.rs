@@ -21,7 +21,7 @@ pub(crate) use attachment::{as_attachment, is_attachment, not_sniffed};
 pub use attributes::attributes;
 pub(crate) use configuration::{configuration, configuration_for_cos};
 pub(crate) use names::Unfit;
-pub use precheck::{Must, Precheck, prechecks};
+pub use precheck::{Precheck, Requirement, prechecks};
 pub(crate) use precheck::{head_of_whole_read, no_such_part};
 pub(crate) use range::check_range;
 pub use request::{UpstreamRequest, request};

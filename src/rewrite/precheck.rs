@@ -23,15 +23,15 @@ pub struct Precheck<'t, 'r> {
     pub head: Parts,
     /// The head that COS gets.
     pub request: UpstreamRequest,
-    /// What it must find.
-    pub must: Must,
+    /// What it must find for the request to go on.
+    pub required: Requirement,
 }
 
-/// What a precheck must find for the request to go on.
+/// What a precheck must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Must {
+pub enum Requirement {
     /// No object.
-    BeAbsent,
+    Absent,
     /// An object of which the conditions hold.
     Hold,
     /// Nothing: no object has the part that is read.
@@ -67,7 +67,7 @@ pub fn prechecks<'t, 'r>(
         let permit = permit.besides(requested.head_of_read());
         let permit = permit.map_err(|_| no_such_part(requested))?;
         let head = head_of_whole_read(&client.headers)?;
-        prechecks.push(Precheck::new(permit, head, Must::Fail, upstream)?);
+        prechecks.push(Precheck::new(permit, head, Requirement::Fail, upstream)?);
     }
     if !of_source.is_empty()
         && let Some(source) = requested.head_of_source()
@@ -76,14 +76,14 @@ pub fn prechecks<'t, 'r>(
         prechecks.push(Precheck::new(
             permit,
             head(of_source)?,
-            Must::Hold,
+            Requirement::Hold,
             upstream,
         )?);
     }
     if creates {
         let permit = may_head(permit, requested.head_of_target(), "if-none-match")?;
         let head = head(HeaderMap::new())?;
-        prechecks.push(Precheck::new(permit, head, Must::BeAbsent, upstream)?);
+        prechecks.push(Precheck::new(permit, head, Requirement::Absent, upstream)?);
     }
     Ok(prechecks)
 }
@@ -92,14 +92,14 @@ impl<'t, 'r> Precheck<'t, 'r> {
     fn new(
         permit: Permit<'t, 'r>,
         head: Parts,
-        must: Must,
+        required: Requirement,
         upstream: &Upstream,
     ) -> Result<Self, S3Error> {
         Ok(Self {
             request: request(&permit, &head, upstream)?,
             permit,
             head,
-            must,
+            required,
         })
     }
 }
@@ -180,7 +180,7 @@ mod tests {
         let found = prechecks(&permit, &head, &upstream(UpstreamSignature::S3)).unwrap();
 
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].must, Must::BeAbsent);
+        assert_eq!(found[0].required, Requirement::Absent);
         let checked = found[0].permit.request();
         assert_eq!(checked.operation, Operation::HeadObject);
         assert_eq!(checked.key.as_ref().unwrap().as_str(), "acme/x");
@@ -211,8 +211,8 @@ mod tests {
 
         let found = prechecks(&permit, &head, &upstream(UpstreamSignature::S3)).unwrap();
 
-        let musts: Vec<Must> = found.iter().map(|look| look.must).collect();
-        assert_eq!(musts, [Must::Hold, Must::BeAbsent]);
+        let required: Vec<Requirement> = found.iter().map(|precheck| precheck.required).collect();
+        assert_eq!(required, [Requirement::Hold, Requirement::Absent]);
         let source = found[0].permit.request();
         assert_eq!(
             (source.bucket.as_deref(), source.query.get("versionId")),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::authenticate::{MAX_SKEW, OpenSession, SERVICE, unknown_key, wrong_signature};
-use super::{Authenticated, Connection, Identified, Identity, Tenants};
+use super::authenticate::{LocalKey, MAX_SKEW, OpenSession, SERVICE, unknown_key, wrong_signature};
+use super::{Authenticated, Connection, Identified, Identity, Tenant, Tenants};
 use crate::error::{Code, S3Error};
 use crate::payload::Mode;
 use crate::s3::conditions::is_condition;
@@ -48,6 +48,28 @@ impl Tenants {
         let session = form.get("x-amz-security-token");
         let session = session.map(|token| self.session(token, now)).transpose()?;
         let session = session.as_deref();
+        let (key, tenant) = self.signer_of_form(&claim, session, now)?;
+        let policy = FormPolicy::parse(claim.policy)?;
+        let bucket = requested.bucket.as_deref().unwrap_or_default();
+        let length = policy.check(form, bucket, claim.unlisted(), now)?;
+        self.check_form_life(&claim, &policy, now)?;
+        let identity = session.map_or_else(
+            || Identity::Form(Arc::clone(&key.id)),
+            OpenSession::identity,
+        );
+        Ok(FormCaller {
+            caller: Identified(Authenticated::new(tenant, identity, Mode::Unsigned)),
+            length,
+        })
+    }
+
+    /// Whose key signed the form, and whose key that is. An unknown key costs the time of a known one.
+    fn signer_of_form<'a>(
+        &'a self,
+        claim: &FormClaim<'_>,
+        session: Option<&'a OpenSession>,
+        now: Timestamp,
+    ) -> Result<(&'a LocalKey, &'a Arc<Tenant>), S3Error> {
         match &claim.signature {
             FormSignature::Two(_) if !self.allow_sigv2_presign => {
                 return Err(S3Error::new(
@@ -65,24 +87,13 @@ impl Tenants {
         let known = self.known(claim.access_key, session);
         let verified = known
             .map_or(&self.nobody, |(key, _)| key)
-            .verify_form(&claim);
+            .verify_form(claim);
         let (key, tenant) = known.ok_or_else(unknown_key)?;
         if !verified {
             return Err(wrong_signature());
         }
         key.check_end(now)?;
-        let policy = FormPolicy::parse(claim.policy)?;
-        let bucket = requested.bucket.as_deref().unwrap_or_default();
-        let length = policy.check(form, bucket, claim.unlisted(), now)?;
-        self.check_form_life(&claim, &policy, now)?;
-        let identity = session.map_or_else(
-            || Identity::Form(Arc::clone(&key.id)),
-            OpenSession::identity,
-        );
-        Ok(FormCaller {
-            caller: Identified(Authenticated::new(tenant, identity, Mode::Unsigned)),
-            length,
-        })
+        Ok((key, tenant))
     }
 
     /// A form is good for no longer than a presigned URL may be.

@@ -72,7 +72,7 @@ pub(crate) enum Limited {
 
 #[derive(Debug)]
 struct Concurrent {
-    most: u64,
+    max: u64,
     /// Shared with the limits before a reload: requests that began under them count too.
     now: Arc<AtomicU64>,
 }
@@ -97,8 +97,8 @@ impl Limits {
         Some(Arc::new(Self {
             configured: limits.clone(),
             requests,
-            concurrent: limits.concurrent_requests.map(|most| Concurrent {
-                most,
+            concurrent: limits.concurrent_requests.map(|max| Concurrent {
+                max,
                 now: Arc::default(),
             }),
             upload: bytes(limits.upload_rate),
@@ -146,7 +146,7 @@ impl Limits {
     /// Takes one of the places that there are at once.
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Slot, Limited> {
         if let Some(concurrent) = &self.concurrent {
-            let next = |count: u64| (count < concurrent.most).then_some(count + 1);
+            let next = |count: u64| (count < concurrent.max).then_some(count + 1);
             concurrent
                 .now
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
@@ -209,10 +209,10 @@ impl Limits {
     /// Refuses an object or a part of so many bytes.
     pub(crate) fn check_object(&self, bytes: u64) -> Result<(), S3Error> {
         match self.object_size {
-            Some(most) if bytes > most => Err(S3Error::new(
+            Some(max) if bytes > max => Err(S3Error::new(
                 Code::EntityTooLarge,
                 format!(
-                    "The object or part has {bytes} bytes; your limit is {most}. Ask the operator for a higher limit."
+                    "The object or part has {bytes} bytes; your limit is {max}. Ask the operator for a higher limit."
                 ),
             )
             .exceeds(TenantLimit::ObjectSize)),

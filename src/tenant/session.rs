@@ -53,7 +53,7 @@ pub(super) struct Session {
     pub(super) key_id: Arc<str>,
     /// Whose requests it is for.
     #[serde(rename = "w")]
-    pub(super) whose: Whose,
+    pub(super) whose: SessionTenant,
     /// Whom the identity provider names.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<Arc<str>>,
@@ -76,7 +76,7 @@ pub(super) struct Session {
 
 /// Whose requests a session key is for, by names: the configuration may change in its life.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(super) enum Whose {
+pub(super) enum SessionTenant {
     /// The tenant of this name.
     #[serde(rename = "n")]
     Tenant(String),
@@ -88,7 +88,7 @@ pub(super) enum Whose {
 /// Who gets a session key.
 pub(super) struct SessionHolder {
     /// Whose requests it is for.
-    pub(super) whose: Whose,
+    pub(super) whose: SessionTenant,
     /// Whom the identity provider names.
     pub(super) subject: Option<Arc<str>>,
     /// The local key that signed for it.
@@ -311,8 +311,8 @@ mod tests {
         SessionSeal::new(secrets.iter())
     }
 
-    fn whose() -> Whose {
-        Whose::Template("web".into(), vec![("sub".into(), "alice".into())])
+    fn whose() -> SessionTenant {
+        SessionTenant::Template("web".into(), vec![("sub".into(), "alice".into())])
     }
 
     fn make(seal: &SessionSeal) -> SessionKey {
@@ -421,7 +421,7 @@ mod tests {
         let before = r#"{"k":"SESSAAAAAAAAAAAAAAAA","w":{"n":"acme"},"i":1,"p":"ACME","e":2}"#;
         let token = sealed(LABEL_BEFORE, before);
         let opened = seal.open(token.expose()).unwrap();
-        assert_eq!(opened.session.whose, Whose::Tenant("acme".into()));
+        assert_eq!(opened.session.whose, SessionTenant::Tenant("acme".into()));
         assert_eq!(opened.session.access_key.as_deref(), Some("ACME"));
         assert!(opened_with(&token, "ACME", "any")); // it cannot say which
         assert!(seal.open(sealed(LABEL, before).expose()).is_none());

@@ -21,7 +21,7 @@ const LOOK_GAP: Duration = Duration::from_millis(100);
 /// Limits by the name of their tenant.
 pub struct SubjectLimits {
     limits: TenantLimits,
-    most: usize,
+    max: usize,
     /// The store that replicas share rates through.
     store: Option<Arc<dyn RateStore>>,
     table: RwLock<SubjectLimitTable>,
@@ -69,14 +69,14 @@ impl SubjectLimits {
     }
 
     fn with_room(
-        most: usize,
+        max: usize,
         limits: &TenantLimits,
         sharing: Option<Sharing<'_>>,
     ) -> Option<Arc<Self>> {
         let crowd = Limits::sharing(limits, sharing)?;
         Some(Arc::new(Self {
             limits: limits.clone(),
-            most,
+            max,
             store: sharing.map(|sharing| Arc::clone(sharing.store)),
             table: RwLock::default(),
             crowd,
@@ -95,13 +95,13 @@ impl SubjectLimits {
         if let Some(limits) = table.by_name.get(name) {
             return Arc::clone(limits);
         }
-        if table.by_name.len() >= self.most && now >= table.look_at {
+        if table.by_name.len() >= self.max && now >= table.look_at {
             table.look_at = now + LOOK_GAP;
             table
                 .by_name
                 .retain(|_, limits| Arc::strong_count(limits) > 1 || !limits.is_at_rest(now));
         }
-        let has_room = table.by_name.len() < self.most;
+        let has_room = table.by_name.len() < self.max;
         let limits = has_room.then(|| Limits::sharing(&self.limits, self.sharing(name)));
         let Some(limits) = limits.flatten() else {
             return Arc::clone(&self.crowd);
@@ -132,14 +132,14 @@ mod tests {
     use super::super::shared_rate::tests::TestStore;
     use super::*;
 
-    fn subjects(most: usize) -> Arc<SubjectLimits> {
+    fn subjects(max: usize) -> Arc<SubjectLimits> {
         let limits = TenantLimits {
             requests_per_second: Some(1),
             concurrent_requests: Some(1),
             upload_rate: Some(1_000_000),
             ..TenantLimits::default()
         };
-        SubjectLimits::with_room(most, &limits, None).unwrap()
+        SubjectLimits::with_room(max, &limits, None).unwrap()
     }
 
     fn seconds(seconds: u64) -> Duration {

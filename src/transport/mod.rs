@@ -1,5 +1,6 @@
 //! Streams as bytes: counting, bounding, pacing and inspecting, the line scanner and the framing rules.
 
+pub(crate) mod bounded_file;
 pub mod descriptors;
 pub mod file_state;
 pub mod framing;

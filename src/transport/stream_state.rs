@@ -302,15 +302,15 @@ mod tests {
         peer.write_all(&vec![7; 500_000]).await.unwrap();
         let mut buf = vec![0; 500_000];
         while state.read() < SHARE_OF_READ * MIN_READ as u64 {
-            let most = READ_OF_MANY.max(usize::try_from(state.read() / SHARE_OF_READ).unwrap());
-            assert_eq!(counted.read(&mut buf).await.unwrap(), most);
+            let max = READ_OF_MANY.max(usize::try_from(state.read() / SHARE_OF_READ).unwrap());
+            assert_eq!(counted.read(&mut buf).await.unwrap(), max);
         }
         let mut bodies: Vec<_> = (0..1000).map(|_| load.body()).collect();
         assert_eq!(counted.read(&mut buf).await.unwrap(), READ_OF_MANY);
         bodies.truncate(MANY_BODIES / 2);
         assert_eq!(counted.read(&mut buf).await.unwrap(), MIN_READ);
         drop(bodies);
-        let most = usize::try_from(state.read() / SHARE_OF_READ).unwrap();
-        assert_eq!(counted.read(&mut buf).await.unwrap(), most);
+        let max = usize::try_from(state.read() / SHARE_OF_READ).unwrap();
+        assert_eq!(counted.read(&mut buf).await.unwrap(), max);
     }
 }

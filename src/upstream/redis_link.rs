@@ -59,8 +59,8 @@ impl AsyncRead for BoundedStream {
     ) -> Poll<io::Result<()>> {
         let may_read = self.may_read.load(Ordering::Acquire);
         // One byte more shows that there is more.
-        let most = buf.remaining().min(may_read.saturating_add(1));
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        let max = buf.remaining().min(may_read.saturating_add(1));
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(max));
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         let read = part.filled().len();
         if read > may_read {

@@ -21,7 +21,7 @@ use cosgate::clock::wall_clock;
 use cosgate::config::Config;
 use cosgate::decision::{Decision, PayloadPlan, Step, Verdict, decide};
 use cosgate::error::S3Error;
-use cosgate::rewrite::{Must, UpstreamRequest};
+use cosgate::rewrite::{Requirement, UpstreamRequest};
 use cosgate::s3::S3Request;
 use cosgate::s3::hoisted::in_s3_words;
 use cosgate::tenant::{Connection, Tenants};
@@ -383,7 +383,7 @@ type Refused = Option<(String, String)>;
 struct Decided {
     verdict: &'static str,
     refused: Refused,
-    prechecks: Vec<(Must, Head)>,
+    prechecks: Vec<(Requirement, Head)>,
     request: Option<Head>,
     /// The length of the object, where COS gets it.
     length: Option<u64>,
@@ -412,7 +412,8 @@ impl Decided {
 
     /// What the proxy must do, where COS finds nothing: only a look for nothing lets the request follow.
     fn served(&self) -> Served {
-        let stops = (self.prechecks.iter()).position(|(must, _)| *must != Must::BeAbsent);
+        let stops =
+            (self.prechecks.iter()).position(|(required, _)| *required != Requirement::Absent);
         let prechecks = stops.map_or(self.prechecks.len(), |last| last + 1);
         let prechecks = self
             .prechecks
@@ -587,8 +588,12 @@ impl Setting {
         };
         let is_document = matches!(forward.payload, PayloadPlan::Document(_));
         let prechecks = forward.prechecks.iter();
-        let prechecks =
-            prechecks.map(|precheck| (precheck.must, Head::of_request(&precheck.request, false)));
+        let prechecks = prechecks.map(|precheck| {
+            (
+                precheck.required,
+                Head::of_request(&precheck.request, false),
+            )
+        });
         let mut decided = Decided {
             verdict,
             prechecks: prechecks.collect(),

@@ -1,4 +1,5 @@
-//! Authentication and authorization: every way to call, the limits of a tenant's access, and its rates.
+//! Authentication and authorization: every way to call, the limits of a tenant's access, its rates, and the
+//! temporary keys that it gets.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -7,6 +8,7 @@ mod admission;
 mod auth;
 mod bearer;
 mod cors;
+mod credentials;
 mod fence;
 mod isolation;
 mod native;

@@ -240,9 +240,9 @@ fn object(plan: &ObjectPlan, length_assumed: bool) -> String {
         Some(_) if length_assumed => "as many bytes as its Content-Length declares".to_owned(),
         Some(length) => format!("{length} bytes"),
         None => {
-            let most = plan.max_spooled;
+            let max = plan.max_spooled;
             return format!(
-                "an object of unknown length, held until it is whole: of more than {most} bytes it would be refused with 411 MissingContentLength"
+                "an object of unknown length, held until it is whole: of more than {max} bytes it would be refused with 411 MissingContentLength"
             );
         }
     };

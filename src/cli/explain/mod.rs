@@ -18,7 +18,7 @@ use cosgate::decision::{
     preflight, service,
 };
 use cosgate::error::S3Error;
-use cosgate::rewrite::Must;
+use cosgate::rewrite::Requirement;
 use cosgate::s3::hoisted::in_s3_words;
 use cosgate::s3::{Operation, S3Request};
 use cosgate::tenant::{
@@ -258,10 +258,12 @@ impl Explanation {
             payload: plan,
         } = forward;
         self.add(Step::Authorize, permitted(&permit));
-        let first = match prechecks.first().map(|precheck| precheck.must) {
+        let first = match prechecks.first().map(|precheck| precheck.required) {
             None => "",
-            Some(Must::Fail) => "; but only a HEAD is sent, and then 416: each object is one part",
-            Some(Must::BeAbsent | Must::Hold) => {
+            Some(Requirement::Fail) => {
+                "; but only a HEAD is sent, and then 416: each object is one part"
+            }
+            Some(Requirement::Absent | Requirement::Hold) => {
                 "; a HEAD comes first, since COS does not document that it keeps the condition"
             }
         };

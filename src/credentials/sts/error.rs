@@ -204,9 +204,9 @@ impl fmt::Display for StsError {
 impl std::error::Error for StsError {}
 
 /// A stranger's text in one line, fit for the log.
-fn printable(text: &str, most: usize) -> String {
+fn printable(text: &str, max: usize) -> String {
     text.chars()
-        .take(most)
+        .take(max)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
 }

@@ -71,7 +71,7 @@ pub fn parse_response(status: u16, body: &[u8], now: Timestamp) -> Result<Issued
     let (Some(credentials), Some(expired_time)) = (credentials, expired_time) else {
         return Err(unreadable("Credentials or ExpiredTime is missing"));
     };
-    let fits = |text: &str, most: usize| is_visible(text) && text.len() <= most;
+    let fits = |text: &str, max: usize| is_visible(text) && text.len() <= max;
     if !fits(&credentials.secret_id, SECRET_BYTES)
         || !fits(&credentials.secret_key, SECRET_BYTES)
         || !fits(&credentials.token, TOKEN_BYTES)

@@ -8,7 +8,7 @@ use quick_xml::escape::escape;
 use super::document::{next_of, proof_of, root_of};
 use super::text::{put_leaf, put_tag, text_of, unescaped};
 use super::{DEPTH, DocumentStage, ResponseRewriter};
-use crate::rewrite::element::{Carries, Element};
+use crate::rewrite::element::{Element, ElementContent};
 use crate::rewrite::names::{EchoedParameter, ListedName, Unfit, escaped};
 use crate::rewrite::response::{error_code, is_clean};
 use crate::s3::Operation;
@@ -67,7 +67,7 @@ impl ResponseRewriter {
             return Err(Unfit::Malformed("COS's XML goes on after its end"));
         }
         self.begin();
-        self.failed = element.carries == Carries::Failure;
+        self.failed = element.carries == ElementContent::Failure;
         if self.failed {
             if !self.operation.may_fail_after_success() {
                 return Err(Unfit::Malformed(
@@ -151,39 +151,45 @@ impl ResponseRewriter {
         let is_top = self.open.len() == 2;
         let carries = element.carries;
         Some(match (parent.carries, carries) {
-            (Carries::Tag, _) | (_, Carries::Value) => Leaf::Value,
-            (Carries::AccountHolder, Carries::Account) => Leaf::Tenant,
-            (Carries::Failure, Carries::Code) => Leaf::ErrorCode,
-            (Carries::Failure, Carries::Key) => Leaf::Repeated(EchoedParameter::Key),
-            (Carries::Failure, Carries::Message) => Leaf::ErrorMessage,
-            (Carries::Failure, Carries::Resource) => Leaf::Resource,
-            (_, Carries::Bucket) => Leaf::Alias,
+            (ElementContent::Tag, _) | (_, ElementContent::Value) => Leaf::Value,
+            (ElementContent::AccountHolder, ElementContent::Account) => Leaf::Tenant,
+            (ElementContent::Failure, ElementContent::Code) => Leaf::ErrorCode,
+            (ElementContent::Failure, ElementContent::Key) => Leaf::Repeated(EchoedParameter::Key),
+            (ElementContent::Failure, ElementContent::Message) => Leaf::ErrorMessage,
+            (ElementContent::Failure, ElementContent::Resource) => Leaf::Resource,
+            (_, ElementContent::Bucket) => Leaf::Alias,
             // A string to sign, a host, a key id; an account's number.
-            (Carries::AccountHolder | Carries::Failure, _) => Leaf::Withheld,
-            (_, Carries::AccountHolder | Carries::Elements | Carries::Failure | Carries::Tag) => {
+            (ElementContent::AccountHolder | ElementContent::Failure, _) => Leaf::Withheld,
+            (
+                _,
+                ElementContent::AccountHolder
+                | ElementContent::Elements
+                | ElementContent::Failure
+                | ElementContent::Tag,
+            ) => {
                 return None;
             }
-            (_, Carries::EncodingType) => Leaf::EncodingType,
-            (_, Carries::Location) => Leaf::Location,
-            (_, Carries::Next) => Leaf::Next,
-            (_, Carries::Repeated(what)) => Leaf::Repeated(what),
-            (_, Carries::Key) if is_top => Leaf::Repeated(EchoedParameter::Key),
-            (_, Carries::Name) if is_top => Leaf::Alias,
-            (_, Carries::Prefix) if is_top => Leaf::Repeated(EchoedParameter::Prefix),
-            (_, Carries::Truncated) if is_top => Leaf::Truncated,
+            (_, ElementContent::EncodingType) => Leaf::EncodingType,
+            (_, ElementContent::Location) => Leaf::Location,
+            (_, ElementContent::Next) => Leaf::Next,
+            (_, ElementContent::Repeated(what)) => Leaf::Repeated(what),
+            (_, ElementContent::Key) if is_top => Leaf::Repeated(EchoedParameter::Key),
+            (_, ElementContent::Name) if is_top => Leaf::Alias,
+            (_, ElementContent::Prefix) if is_top => Leaf::Repeated(EchoedParameter::Prefix),
+            (_, ElementContent::Truncated) if is_top => Leaf::Truncated,
             // Whatever it stands in: a listing has keys and prefixes that are its own alone.
-            (_, Carries::Key) => Leaf::Shown(ListedName::Key),
-            (_, Carries::Prefix) => Leaf::Shown(ListedName::Prefix),
+            (_, ElementContent::Key) => Leaf::Shown(ListedName::Key),
+            (_, ElementContent::Prefix) => Leaf::Shown(ListedName::Prefix),
             // It may name anything, or a known one stands where nothing is known of it.
             (
                 _,
-                Carries::Account
-                | Carries::Code
-                | Carries::Message
-                | Carries::Name
-                | Carries::Resource
-                | Carries::Truncated
-                | Carries::Unknown,
+                ElementContent::Account
+                | ElementContent::Code
+                | ElementContent::Message
+                | ElementContent::Name
+                | ElementContent::Resource
+                | ElementContent::Truncated
+                | ElementContent::Unknown,
             ) => Leaf::Unknown,
         })
     }
@@ -199,10 +205,9 @@ impl ResponseRewriter {
         let Some(text) = self.becomes(leaf, raw)? else {
             return Ok(());
         };
-        let text = match s3_class(text.trim()) {
-            Some(class) if element.name == "StorageClass" && !self.native => Cow::Borrowed(class),
-            _ => text,
-        };
+        let is_class = element.name == "StorageClass" && !self.native;
+        let class = is_class.then(|| s3_class(text.trim())).flatten();
+        let text = class.map_or(text, Cow::Borrowed);
         let is_token = leaf == Leaf::Next && self.version_2.is_some();
         let name = if is_token {
             "NextContinuationToken"
@@ -223,7 +228,7 @@ impl ResponseRewriter {
         if self.open.len() == 1 && proof_of(self.operation) == Some(name) {
             self.is_proven = !unescaped(&text)?.trim_matches(['"', ' ']).is_empty();
         }
-        let is_next = element.carries != Carries::Unknown && name.starts_with("Next");
+        let is_next = element.carries != ElementContent::Unknown && name.starts_with("Next");
         if self.border.is_some() && self.open.len() == 1 && is_next {
             return self.hold(name, &text);
         }

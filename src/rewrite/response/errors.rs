@@ -76,7 +76,7 @@ pub(crate) fn upstream_error(
             .is_some_and(|grant| is_clean(message, grant, permit.source()))
     });
     let detail = for_the_log(status, upstream, message);
-    let error = if is_credential_refusal(status, upstream) || is_ours_to_mend(code) {
+    let error = if is_credential_refusal(status, upstream) || is_fault_of_cosgate(code) {
         // The client's own key is right: a 403 would make it blame or drop that one.
         S3Error::new(
             Code::ServiceUnavailable,
@@ -151,7 +151,7 @@ const RETRY_AFTER_KEY: u32 = 5;
 const RETRY_AFTER_RATE: u32 = 1;
 
 /// Refusals that no client can correct: our signature, our clock, our endpoint.
-fn is_ours_to_mend(code: &str) -> bool {
+fn is_fault_of_cosgate(code: &str) -> bool {
     matches!(
         code,
         "AuthorizationHeaderMalformed"

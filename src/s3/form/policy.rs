@@ -25,8 +25,8 @@ pub struct FormPolicy {
 /// How many bytes the file may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LengthRange {
-    least: u64,
-    most: u64,
+    min: u64,
+    max: u64,
 }
 
 /// One condition; field names are in lower case.
@@ -128,17 +128,17 @@ impl FormPolicy {
 impl LengthRange {
     /// No limit but the store's.
     pub const ANY: Self = Self {
-        least: 0,
-        most: u64::MAX,
+        min: 0,
+        max: u64::MAX,
     };
 
     /// Refuses a file of `length` bytes outside the range.
     pub fn check(self, length: u64) -> Result<(), S3Error> {
         self.check_most(length)?;
-        if length < self.least {
+        if length < self.min {
             let text = format!(
                 "Your proposed upload is smaller than the minimum allowed size of {} bytes.",
-                self.least
+                self.min
             );
             return Err(S3Error::new(Code::EntityTooSmall, text));
         }
@@ -147,10 +147,10 @@ impl LengthRange {
 
     /// Refuses a file of at least `length` bytes if that is too much.
     pub(crate) fn check_most(self, length: u64) -> Result<(), S3Error> {
-        if length > self.most {
+        if length > self.max {
             let text = format!(
                 "Your proposed upload exceeds the maximum allowed size of {} bytes.",
-                self.most
+                self.max
             );
             return Err(S3Error::new(Code::EntityTooLarge, text));
         }
@@ -159,8 +159,8 @@ impl LengthRange {
 
     fn and(self, other: Self) -> Self {
         Self {
-            least: self.least.max(other.least),
-            most: self.most.min(other.most),
+            min: self.min.max(other.min),
+            max: self.max.min(other.max),
         }
     }
 }
@@ -204,7 +204,7 @@ impl fmt::Display for FormCondition {
                 write!(
                     f,
                     "[\"content-length-range\", {}, {}]",
-                    range.least, range.most
+                    range.min, range.max
                 )
             }
             Self::StartsWith { field, prefix } => {
@@ -266,8 +266,8 @@ fn read_list<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<FormCondition, A::Er
     let operator: String = next(seq)?;
     if operator == "content-length-range" {
         return Ok(FormCondition::Length(LengthRange {
-            least: bytes(next(seq)?)?,
-            most: bytes(next(seq)?)?,
+            min: bytes(next(seq)?)?,
+            max: bytes(next(seq)?)?,
         }));
     }
     let (field, value): (String, String) = (next(seq)?, next(seq)?);

@@ -12,7 +12,7 @@ use crate::sign::one_authorization;
 use crate::tenant::Tenant;
 use crate::tenant::identity_provider::IdentityProvider;
 use crate::tenant::jwt::{Claims, Jwt, Validity, invalid};
-use crate::tenant::session::Whose;
+use crate::tenant::session::SessionTenant;
 use crate::timestamp::Timestamp;
 
 /// What a good token has proved.
@@ -20,7 +20,7 @@ use crate::timestamp::Timestamp;
 pub(super) struct Proof {
     tenant: Arc<Tenant>,
     /// The same by names, for a session.
-    whose: Whose,
+    whose: SessionTenant,
     subject: Arc<str>,
     validity: Validity,
     identity: usize,
@@ -33,7 +33,7 @@ impl Proof {
         &self.tenant
     }
 
-    pub(super) fn whose(&self) -> Whose {
+    pub(super) fn whose(&self) -> SessionTenant {
         self.whose.clone()
     }
 
@@ -168,7 +168,7 @@ impl Tenants {
         index: usize,
         identity: &IdentityProvider,
         claims: &Claims,
-    ) -> Result<(Arc<Tenant>, Whose), S3Error> {
+    ) -> Result<(Arc<Tenant>, SessionTenant), S3Error> {
         let named = identity
             .tenant_claim
             .as_ref()
@@ -185,7 +185,10 @@ impl Tenants {
                     format!("Access Denied: the token's claim {claim} names no tenant that accepts tokens of this identity provider."),
                 )
             })?;
-            return Ok((Arc::clone(tenant), Whose::Tenant(tenant.name.clone())));
+            return Ok((
+                Arc::clone(tenant),
+                SessionTenant::Tenant(tenant.name.clone()),
+            ));
         }
         let template = self
             .templates
@@ -200,7 +203,7 @@ impl Tenants {
         let tenant = template.tenant(|name| claims.text(name))?;
         let used = template.claims().iter();
         let used = used.filter_map(|name| Some((name.clone(), claims.text(name)?.to_owned())));
-        let whose = Whose::Template(template.name().to_owned(), used.collect());
+        let whose = SessionTenant::Template(template.name().to_owned(), used.collect());
         Ok((Arc::new(tenant), whose))
     }
 }

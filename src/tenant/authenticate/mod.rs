@@ -48,7 +48,7 @@ pub use admission::Certified;
 use anonymous::AnonymousRule;
 use bearer::Proof;
 pub(crate) use bearer::{bearer_token, may_need_newer_keys};
-use local_key::LocalKey;
+pub(super) use local_key::LocalKey;
 pub(super) use qsign::qsign_covers;
 use remembered::Remembered;
 pub(super) use session::OpenSession;

@@ -24,7 +24,9 @@ use crate::sign::Signable;
 use crate::sign::sigv4::{SigV4Claim, SigningKey};
 use crate::tenant::identity_provider::IdentityProvider;
 use crate::tenant::policy::{Statement, tenant_policy};
-use crate::tenant::session::{Session, SessionHolder, SessionKey, SessionSeal, Trust, Whose};
+use crate::tenant::session::{
+    Session, SessionHolder, SessionKey, SessionSeal, SessionTenant, Trust,
+};
 use crate::tenant::{Grant, Tenant};
 use crate::timestamp::Timestamp;
 
@@ -148,8 +150,10 @@ impl Tenants {
     /// The tenant that the session is of, as the configuration has it now.
     fn tenant_of_session(&self, session: &Session) -> Option<Arc<Tenant>> {
         match &session.whose {
-            Whose::Tenant(name) => self.all.iter().find(|tenant| tenant.name == *name).cloned(),
-            Whose::Template(name, claims) => {
+            SessionTenant::Tenant(name) => {
+                self.all.iter().find(|tenant| tenant.name == *name).cloned()
+            }
+            SessionTenant::Template(name, claims) => {
                 let mut templates = self.templates.iter();
                 let (_, template) = templates.find(|(_, template)| template.name() == name)?;
                 let claim = |name: &str| {
@@ -163,13 +167,13 @@ impl Tenants {
     }
 
     /// The provider whose tokens may be for `whose` requests now.
-    fn identity_of(&self, whose: &Whose) -> Option<&IdentityProvider> {
+    fn identity_of(&self, whose: &SessionTenant) -> Option<&IdentityProvider> {
         let index = match whose {
-            Whose::Tenant(name) => {
+            SessionTenant::Tenant(name) => {
                 let mut trusting = self.trusting.iter();
                 trusting.position(|names| names.contains_key(name))?
             }
-            Whose::Template(name, _) => {
+            SessionTenant::Template(name, _) => {
                 let mut templates = self.templates.iter();
                 templates.find(|(_, template)| template.name() == name)?.0
             }
@@ -200,8 +204,8 @@ impl Tenants {
             return Ok((Identified(caller), None));
         }
         if requested.duration > self.max_session {
-            let most = self.max_session.as_secs();
-            let text = format!("The call is refused: DurationSeconds must be at most {most} here.");
+            let max = self.max_session.as_secs();
+            let text = format!("The call is refused: DurationSeconds must be at most {max} here.");
             return Err(S3Error::new(Code::InvalidArgument, text));
         }
         let (tenant, trust, holder) = self.holder(requested, call, connection, now)?;
@@ -247,7 +251,7 @@ impl Tenants {
                 let check = || self.signer(call, now);
                 let (tenant, key) = self.strangers.hold(connection.source(), now, check)?;
                 let holder = SessionHolder {
-                    whose: Whose::Tenant(tenant.name.clone()),
+                    whose: SessionTenant::Tenant(tenant.name.clone()),
                     subject: None,
                     access_key: Some(Arc::clone(&key.id)),
                     policy,

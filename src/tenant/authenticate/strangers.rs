@@ -150,9 +150,9 @@ impl Count {
         }
     }
 
-    fn wait(self, most: u32, now: Timestamp) -> Option<u32> {
+    fn wait(self, max: u32, now: Timestamp) -> Option<u32> {
         let left = self.left(now);
-        (left > 0 && self.failures >= most).then(|| u32::try_from(left).unwrap_or(1))
+        (left > 0 && self.failures >= max).then(|| u32::try_from(left).unwrap_or(1))
     }
 
     fn add(&mut self, now: Timestamp) {

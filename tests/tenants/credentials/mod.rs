@@ -1,8 +1,5 @@
 //! Temporary keys: their sources, caching, sharing and vending, and failures of each.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod cache;
 mod faults;
 mod issuers;
