@@ -221,7 +221,7 @@ impl LogBuffer {
         }
         gathered.lines += 1;
         if gathered.text.len() >= BATCH_BYTES {
-            self.pass_on(std::mem::take(&mut gathered));
+            self.pass_on(gathered.take());
         }
     }
 
@@ -236,9 +236,9 @@ impl LogBuffer {
 
     /// Passes on what has been gathered.
     pub fn flush(&self) {
-        let batch = self.gathered.take();
-        if batch.lines > 0 {
-            self.pass_on(batch);
+        let mut gathered = self.gathered.borrow_mut();
+        if gathered.lines > 0 {
+            self.pass_on(gathered.take());
         }
     }
 

@@ -18,6 +18,17 @@ pub(super) struct Batch {
     pub(super) lines: u64,
 }
 
+impl Batch {
+    /// What was gathered. The next batch begins with as much room, since it is often as long.
+    pub(super) fn take(&mut self) -> Self {
+        let next = Self {
+            text: String::with_capacity(self.text.len()),
+            lines: 0,
+        };
+        std::mem::replace(self, next)
+    }
+}
+
 /// How much may wait to be written: this bounds the memory of a log whose reader has stopped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueLimits {
