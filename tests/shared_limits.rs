@@ -347,6 +347,8 @@ fn bodies_of_all_replicas_together_keep_to_the_rate() {
             });
         }
     });
-    let took = began.elapsed().as_secs_f64(); // 6 s, but for the credit and what moved last
-    assert!((5.6..6.5).contains(&took), "{took} s");
+    let share = 6.0 / began.elapsed().as_secs_f64();
+    println!("{share} of the rate");
+    // A machine that is busy moves less than it may, and never more.
+    assert!((0.92..1.05).contains(&share), "{share} of the rate");
 }
