@@ -1,11 +1,15 @@
 //! `cosgate doctor` against the embedded COS and STS, and against stores and issuers that are wrong.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use std::process::Command;
+use std::time::Duration;
+
+use cosgate::emulator::{CommonFault, FaultEntry, FaultLatency, FaultService, Faults, Span};
 use serde_json::Value;
 
-use crate::cli::{File, file_for, run, stderr, stdout};
+use crate::cli::{File, cosgate, file_for, run, stderr, stdout};
 use crate::support::{
-    ACCOUNT, ACME, BUCKET, GLOBEX, Peer, Script, World, act, emulator, header_of, toml,
+    ACCOUNT, ACME, BUCKET, GLOBEX, Peer, Script, World, act, emulator, eventually, header_of, toml,
 };
 
 /// What `doctor` reports for acme, and its exit status.
@@ -37,6 +41,37 @@ fn verdicts<'r>(report: &'r Value, check: &str) -> Vec<(&'r str, &'r str)> {
             (text("verdict"), text("change"))
         })
         .collect()
+}
+
+/// A user who has seen enough presses Ctrl-C, or a job is ended.
+#[test]
+fn removes_what_it_wrote_when_a_signal_ends_it() {
+    for signal in ["INT", "TERM"] {
+        let emulator = emulator();
+        let slow = CommonFault::Latency(FaultLatency::Fixed(Span(Duration::from_millis(50))));
+        emulator.faults().set(Faults {
+            faults: vec![FaultEntry::common(FaultService::Cos, slow)],
+            ..Faults::default()
+        });
+        let file = File::new(&toml(emulator.cos_addr(), emulator.sts_addr(), ""));
+        let arguments = ["doctor", "-c", file.path(), "-t", "acme", "--json"];
+        let doctor = cosgate(&arguments).spawn().unwrap();
+        eventually("doctor has written", || {
+            !emulator.object_keys(BUCKET).is_empty()
+        });
+        let pid = doctor.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let output = doctor.wait_with_output().unwrap();
+        assert!(output.status.code().is_some(), "{}", stderr(&output));
+        assert_eq!(emulator.object_keys(BUCKET), Vec::<String>::new());
+        assert_eq!(emulator.uploads(BUCKET), []);
+    }
 }
 
 #[test]

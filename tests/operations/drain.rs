@@ -198,6 +198,9 @@ fn a_second_signal_ends_the_drain_at_once() {
         printed.contains("second signal: the drain ends at once signal=\"SIGINT\""),
         "{printed}"
     );
+    for counted in ["connections=1 requests=1", "cut_short=1"] {
+        assert!(printed.contains(counted), "{counted}: {printed}");
+    }
     assert!(client.closes_within(SECOND));
     assert_eq!(emulator.object_bytes(BUCKET, "acme/k"), None);
 }

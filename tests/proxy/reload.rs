@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use cosgate::clock::wall_clock;
 use cosgate::proxy::Shared;
 use rustls::version::TLS13;
 
@@ -420,6 +421,52 @@ fn access_key_expires_with_its_session_keys() {
     let presigned = support::presigned(world.gateway.addr, "GET", PHOTO, ACME);
     let call = Call::new(world.gateway.addr, "GET", &presigned);
     call.send().assert_error(403, "InvalidAccessKeyId");
+}
+
+/// Rotation: a tenant has its old key and its new one at once, until the old one is removed.
+#[test]
+fn two_access_keys_work_until_one_is_removed_and_their_ends_are_counted() {
+    const NEW: (&str, &str) = (
+        "ACMEKEY0000000000002",
+        "new-secret-of-acme-0123456789abcdef",
+    );
+    let world = World::new();
+    let both = |days: i64| {
+        let end = wall_clock().plus(days * 86_400).iso8601();
+        let new = format!("{{ id = \"{}\", secret = \"{}\" }}, ", NEW.0, NEW.1);
+        let old = format!(
+            "access_keys = [{new}{{ id = \"{}\", not_after = \"{end}\",",
+            ACME.0
+        );
+        text(&world, "").replacen(&format!("access_keys = [{{ id = \"{}\",", ACME.0), &old, 1)
+    };
+    let ends = |within: &str| {
+        let label = format!("within=\"{within}\"");
+        world.gateway.metric("cosgate_access_keys_ending", &label)
+    };
+    let head = |key| {
+        Call::new(world.gateway.addr, "GET", PHOTO)
+            .signed_by(key)
+            .send()
+    };
+    world.put(PHOTO, "mine");
+    head(NEW).assert_error(403, "InvalidAccessKeyId");
+    for (days, expected) in [(20, [0, 0, 1]), (5, [0, 1, 1]), (0, [1, 1, 1])] {
+        reload(&world, &both(days));
+        assert_eq!(["1d", "7d", "30d"].map(ends), expected, "{days} days");
+    }
+    for key in [ACME, NEW] {
+        reload(&world, &both(1));
+        head(key).assert_ok();
+    }
+    let old = format!("{{ id = \"{}\",", ACME.0);
+    let new = format!("{{ id = \"{}\",", NEW.0);
+    let changed = text(&world, "").replacen(&old, &new, 1);
+    let changed = changed.replacen("\"env:ACME_SECRET\"", &format!("\"{}\"", NEW.1), 1);
+    reload(&world, &changed);
+    head(NEW).assert_ok();
+    head(ACME).assert_error(403, "InvalidAccessKeyId");
+    assert_eq!(ends("30d"), 0);
 }
 
 /// A thousand more tenants make a reload long. Requests continue meanwhile.

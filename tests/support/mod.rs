@@ -333,13 +333,15 @@ impl Gateway {
 
     /// A metric's value, summed over its labels that contain `label`.
     pub fn metric(&self, name: &str, label: &str) -> u64 {
+        let shared = self.live.shared();
         let view = MetricsView {
-            identities: self.shared.tenants().key_states(wall_clock()),
-            issuers: self.shared.credentials().issuer_states(),
-            shared_limits: self.shared.shared_limits().map(|limits| limits.view()),
+            ending_keys: shared.tenants().ending_keys(wall_clock()),
+            identities: shared.tenants().key_states(wall_clock()),
+            issuers: shared.credentials().issuer_states(),
+            shared_limits: shared.shared_limits().map(|limits| limits.view()),
             ..MetricsView::default()
         };
-        let text = self.shared.metrics().render(&view, TextFormat::Prometheus);
+        let text = shared.metrics().render(&view, TextFormat::Prometheus);
         let lines = text
             .lines()
             .filter(|line| line.starts_with(name) && line.contains(label));
