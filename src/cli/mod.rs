@@ -122,7 +122,8 @@ fn printed(text: &str) -> ExitCode {
 
 /// Prints a line for the user to standard error, if anybody reads it.
 fn complain(line: &impl Display) {
-    let _ = writeln!(io::stderr(), "{line}");
+    // In one call: standard error has no buffer, and a configuration may have thousands of warnings.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// A word as a shell takes it: in quotes where it has a character that shells may read otherwise.
