@@ -33,6 +33,7 @@ import with_mc
 import with_minio
 import with_obstore
 import with_rclone
+import with_reloads
 import with_restic
 import with_s3cmd
 import with_s3fs
@@ -153,6 +154,7 @@ def direct(args):
 
 def all_groups():
     return [
+        *with_reloads.GROUPS,
         *GROUPS,
         *with_sdk.RUST_GROUPS,
         *other_grants.GROUPS,
@@ -210,7 +212,8 @@ def main():
         place = replace(place, admin=args.admin, signature=args.signature, programs=dict(one.split("=", 1) for one in args.program))
         os.environ.update(place.trust)  # for the clients that are Python's own
         groups = [*GROUPS, *with_sdk.RUST_GROUPS]
-        groups += [*other_grants.GROUPS, *with_schema.GROUPS] if args.cosgate else []
+        if args.cosgate:
+            groups = [*with_reloads.GROUPS, *groups, *other_grants.GROUPS, *with_schema.GROUPS]
         # What these do at COS is the same whatever the proxy's own signature.
         if args.cosgate and args.signature == "s3":
             groups += [*with_emulator.GROUPS, *with_temporary_keys.GROUPS]

@@ -1,8 +1,10 @@
 """What every client's checks share: the endpoint, the tenants, test data, and the list of checks."""
 
+import atexit
 import hashlib
 import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ BUCKET = "demo"
 VIRTUAL_DOMAIN = "s3.localhost"
 PART = 5 * 1024 * 1024  # the smallest part that S3 takes, but for the last
 COMMAND_SECONDS = 120
+READY_SECONDS = 30
 
 # Those that take minutes to compile or to download.
 HEAVY_PROGRAMS = {"go-sdk", "hadoop", "java-sdk", "mc", "rclone-current"}
@@ -174,6 +177,31 @@ def fetch(url, method="GET", body=None, headers=None):
     except urllib.error.HTTPError as refusal:
         with refusal:
             return refusal.code, refusal.headers, refusal.read()
+
+
+def free_address():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return "{}:{}".format(*free.getsockname())
+
+
+def serve(program, configuration, address, secrets):
+    """`cosgate serve` that accepts connections on its address, its access log and its program log. It ends with this process."""
+    access_log, log = (configuration.with_name(name) for name in ("access.log", "program.log"))
+    command = [program, "serve", "--config", configuration]
+    with access_log.open("wb") as access, log.open("wb") as printed:
+        server = subprocess.Popen(
+            command, env={**os.environ, **secrets}, stdin=subprocess.DEVNULL, stdout=access, stderr=printed
+        )
+    atexit.register(server.kill)
+    host, port = address.split(":")
+    for _ in range(READY_SECONDS * 10):
+        expect(server.poll() is None, f"serve ended: {log.read_text()}")
+        try:
+            socket.create_connection((host, int(port))).close()
+            return server, access_log, log
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    raise CheckFailed(f"serve is not there after {READY_SECONDS} s: {log.read_text()}")
 
 
 class Group:
