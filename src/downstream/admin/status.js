@@ -51,7 +51,7 @@ function draw(id, { show, base, lines }, samples, now) {
     parts.push(element("line", { class: "grid", x1: left, x2: width - 6, y1: at, y2: at }));
     parts.push(element("text", { x: left - 8, y: at + 4, "text-anchor": "end" }, show(most * step)));
   }
-  for (const minutes of [15, 10, 5, 0]) {
+  for (const minutes of width < 300 ? [15, 0] : [15, 10, 5, 0]) {
     const anchor = minutes === 0 ? "end" : minutes === 15 ? "start" : "middle";
     const text = minutes === 0 ? "now" : `−${minutes} min`;
     parts.push(element("text", { x: x(now - minutes * 60), y: height - 5, "text-anchor": anchor }, text));
