@@ -2,14 +2,16 @@
 //! tools request them before they do anything else.
 
 use http::Response;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED, LOCATION,
+};
 use http::request::Parts;
 
 use crate::error::{Code, S3Error};
 use crate::s3::conditions::depends_on_target;
 use crate::s3::headers::check_owners;
 use crate::s3::native::{speaks_native, vocabulary};
-use crate::s3::{Local, Performer, xml};
+use crate::s3::{Local, Performer, S3Request, xml};
 use crate::tenant::{ListingPage, Permit};
 
 /// The MD5 of no bytes.
@@ -46,12 +48,7 @@ pub(super) fn response(
     };
     check_owners(&head.headers, owner)?;
     Ok(Some(match local {
-        Local::CreatedBefore => {
-            return Err(S3Error::new(
-                Code::BucketAlreadyOwnedByYou,
-                "You already have this bucket.",
-            ));
-        }
+        Local::CreatedBefore => created_before(request, region)?,
         Local::Location => document(xml::location(region)),
         Local::Region => {
             let mut response = Response::default();
@@ -70,6 +67,23 @@ pub(super) fn response(
         }
         Local::Unset(root, element) => document(xml::unset(root, element)),
     }))
+}
+
+/// The response to the creation of a bucket that is the client's already: an error, except in S3's oldest region
+/// (S3 `CreateBucket`).
+fn created_before(request: &S3Request<'_>, region: &str) -> Result<Response<String>, S3Error> {
+    if region != "us-east-1" {
+        return Err(S3Error::new(
+            Code::BucketAlreadyOwnedByYou,
+            "You already have this bucket.",
+        ));
+    }
+    let mut response = Response::default();
+    let bucket = request.bucket.as_deref().unwrap_or_default();
+    if let Ok(location) = HeaderValue::from_str(&format!("/{bucket}")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
 }
 
 /// The response to the HEAD of a folder that the grant shows, in which COS has no object of its name: an

@@ -199,6 +199,10 @@ pub(super) fn slice(range: Option<&Range>, size: u64) -> S3Result<(u64, u64, Opt
     let Some(range) = range else {
         return Ok((0, size, None));
     };
+    // All of nothing, and no `Content-Range` can say that (RFC 9110 section 14.1.2).
+    if size == 0 && matches!(range, Range::Suffix { length: 1.. }) {
+        return Ok((0, 0, None));
+    }
     let bytes = range.check(size).map_err(|_| s3_error!(InvalidRange))?;
     let content_range = format!(
         "bytes {}-{}/{size}",

@@ -94,6 +94,15 @@ pub(super) async fn copy_part(
         .map(Range::parse)
         .transpose();
     let range = range.map_err(|_| s3_error!(InvalidArgument, "x-amz-copy-source-range"))?;
+    if let Some(Range::Int {
+        last: Some(last), ..
+    }) = range
+        && last >= source.size
+    {
+        let size = source.size;
+        let text = format!("Range specified is not valid for source object of size: {size}");
+        return Err(s3_error!(InvalidArgument, "{text}"));
+    }
     let (start, length, _) = slice(range.as_ref(), source.size)?;
     let received = copy(store, file, start, length).await?;
     let upload = (&*input.bucket, &*input.key, &*input.upload_id);

@@ -13,7 +13,7 @@ use crate::body::{ResponseBody, shape};
 use crate::decision::{self, Decision, Forward, Step};
 use crate::error::{Code, S3Error};
 use crate::rewrite;
-use crate::s3::S3Request;
+use crate::s3::{S3Request, conditions, native};
 use crate::tenant::Authenticated;
 
 impl Proxy {
@@ -53,7 +53,9 @@ impl Proxy {
     ) -> Result<Response<ResponseBody>, S3Error> {
         in_flight.record.step = Step::Rewrite;
         if !forward.prechecks.is_empty() {
-            Box::pin(self.precheck(forward.prechecks, forward.permit.request(), in_flight)).await?; // its conditions hold
+            let checks = self.precheck(forward.prechecks, forward.permit.request(), in_flight);
+            let checked = Box::pin(checks).await; // its conditions hold
+            checked.map_err(|refused| of_condition(refused, head))?;
         }
         in_flight.record.step = Step::Payload;
         let body = self.payload(
@@ -81,7 +83,16 @@ impl Proxy {
                 in_flight.record.is_local = true;
                 Ok(folder.map(ResponseBody::text))
             }
-            result => result, // signed, sent, received
+            result => result.map_err(|refused| of_condition(refused, head)), // signed, sent, received
         }
+    }
+}
+
+/// A refusal for a condition in the words of the client of `head`; another one as it is.
+fn of_condition(refused: S3Error, head: &Parts) -> S3Error {
+    if refused.code() == Code::PreconditionFailed && !native::speaks_native(head) {
+        conditions::failed(&head.headers, &refused)
+    } else {
+        refused
     }
 }

@@ -39,7 +39,7 @@ impl Proxy {
                 (_, Ok(_)) => {
                     return Err(S3Error::new(
                         Code::PreconditionFailed,
-                        "At least one of the preconditions you specified did not hold.",
+                        "At least one of the pre-conditions you specified did not hold",
                     ));
                 }
             }

@@ -225,6 +225,41 @@ pub(crate) fn depends_on_target(headers: &HeaderMap) -> bool {
     names.any(|name| is_condition(name) && !name.starts_with(COPY_SOURCE_IF))
 }
 
+/// The conditions that 412 can be about, in the order of RFC 9110 section 13.2.2, and as S3 names them in its document.
+const NAMED: [(&str, &str); 8] = [
+    ("x-amz-copy-source-if-match", "x-amz-copy-source-If-Match"),
+    (
+        "x-amz-copy-source-if-unmodified-since",
+        "x-amz-copy-source-If-Unmodified-Since",
+    ),
+    (
+        "x-amz-copy-source-if-none-match",
+        "x-amz-copy-source-If-None-Match",
+    ),
+    (
+        "x-amz-copy-source-if-modified-since",
+        "x-amz-copy-source-If-Modified-Since",
+    ),
+    ("if-match", "If-Match"),
+    ("if-unmodified-since", "If-Unmodified-Since"),
+    ("if-none-match", "If-None-Match"),
+    ("if-modified-since", "If-Modified-Since"),
+];
+
+/// That a condition of the request with `headers` did not hold, as S3 says it: s3fs tells by these words that an object
+/// exists already, or has changed. `found` is how it came out.
+pub(crate) fn failed(headers: &HeaderMap, found: &S3Error) -> S3Error {
+    let error = S3Error::new(
+        Code::PreconditionFailed,
+        "At least one of the pre-conditions you specified did not hold",
+    )
+    .detail(found.to_string());
+    match NAMED.iter().find(|(name, _)| headers.contains_key(*name)) {
+        Some((_, shown)) => error.element("Condition", *shown),
+        None => error,
+    }
+}
+
 /// What becomes of the condition `name` (a header in lower case, or an element in `<>`) on `operation`.
 pub fn handling(
     operation: Operation,

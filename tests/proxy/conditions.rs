@@ -54,7 +54,12 @@ fn create_only_writes_do_not_overwrite() {
             call(body).fetch().assert_ok();
             assert_eq!(world.stored(STORED).as_deref(), Some(body), "{signature}");
             world.put(KEY, "kept");
-            call("lost").fetch().assert_error(412, "PreconditionFailed");
+            let refused = call("lost").fetch();
+            refused.assert_error(412, "PreconditionFailed");
+            // By these s3fs tells that the file exists.
+            let said = ["Condition", "Message"].map(|name| element(&refused.text(), name));
+            let message = "At least one of the pre-conditions you specified did not hold";
+            assert_eq!(said, ["If-None-Match", message], "{signature} {name}");
             assert_eq!(
                 world.stored(STORED).as_deref(),
                 Some("kept"),

@@ -44,3 +44,27 @@ fn responds_to_bucket_probes_without_cos() {
     assert_eq!(world.upstream_requests(), 0);
     assert_eq!(world.emulator.counters().counts().sts_calls, 0);
 }
+
+#[test]
+fn creates_an_own_bucket_again_in_the_oldest_region() {
+    let world = World::edited(|toml| {
+        toml.replacen("region = \"ap-guangzhou\"", "region = \"us-east-1\"", 1)
+    });
+    let created = world.signed("PUT", "/photos").fetch();
+    assert_eq!(created.assert_ok().header("location"), Some("/photos"));
+    world
+        .fetch("PUT", "/theirs")
+        .assert_error(403, "AccessDenied");
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+/// Tools that clean up send it with each delete.
+#[test]
+fn deletes_whether_or_not_a_retention_is_to_be_lifted() {
+    let world = World::new();
+    world.put("/photos/acme/a", "x");
+    let call = world.signed("DELETE", "/photos/acme/a");
+    let call = call.header("x-amz-bypass-governance-retention", "true");
+    assert_eq!(call.fetch().status, 204);
+    assert_eq!(world.stored("acme/a"), None);
+}

@@ -46,6 +46,11 @@ fn joins_uploaded_and_copied_parts() {
             .header("x-amz-copy-source", "/photos/acme/source")
             .header("x-amz-copy-source-range", "bytes=2-5")
             .fetch();
+        let beyond = world
+            .signed("PUT", &part(2))
+            .header("x-amz-copy-source", "/photos/acme/source")
+            .header("x-amz-copy-source-range", "bytes=2-5000");
+        beyond.fetch().assert_error(400, "InvalidArgument");
         let etags = [
             first.assert_ok().header("etag").unwrap().to_owned(),
             element(&copied.assert_ok().text(), "ETag"),

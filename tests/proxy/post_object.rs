@@ -46,6 +46,8 @@ struct Post {
     conditions: Vec<String>,
     bucket: String,
     expires_in: i64,
+    /// Seconds since it was signed.
+    age: i64,
     signed_by: Option<(String, String)>,
     version_two: bool,
     fields: Vec<(String, String)>,
@@ -64,6 +66,7 @@ impl Post {
             conditions: vec![KEY_ANY.into()],
             bucket: "photos".into(),
             expires_in: 300,
+            age: 0,
             signed_by: Some((ACME.0.into(), ACME.1.into())),
             version_two: false,
             fields: vec![("key".into(), key.into())],
@@ -119,7 +122,7 @@ impl Post {
         let Some((id, secret)) = &self.signed_by else {
             return fields;
         };
-        let now = wall_clock();
+        let now = wall_clock().plus(-self.age);
         let (date, credential) = (
             now.amz(),
             format!("{id}/{}/ap-guangzhou/s3/aws4_request", now.date()),
@@ -440,9 +443,13 @@ fn enforces_every_condition() {
             .contains("Invalid according to Policy: Policy expired.")
     );
     let mut long = form.clone();
-    long.expires_in = 8 * 24 * 3600;
-    long.refused(403, "AccessDenied");
+    long.expires_in = 30 * 24 * 3600;
+    long.age = 8 * 24 * 3600;
+    let reply = long.refused(403, "AccessDenied");
+    assert!(reply.text().contains("valid for at most 604800 seconds"));
     assert_untouched(&world);
+    long.age = 6 * 24 * 3600;
+    assert_eq!(long.send().status, 204, "its key is a day of the last week");
     assert_eq!(length.file("1234567890").send().status, 204);
 }
 

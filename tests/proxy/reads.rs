@@ -82,6 +82,20 @@ fn rejects_part_number_2() {
 }
 
 #[test]
+fn last_bytes_of_an_empty_object_are_all_of_it() {
+    for signature in SIGNATURES {
+        let world = world_in(signature);
+        for method in ["GET", "HEAD"] {
+            let call = world.signed(method, "/photos/acme/empty");
+            let reply = call.header("range", "bytes=-5").fetch();
+            assert_eq!(reply.status, 200, "{signature} {method}");
+            assert_eq!(reply.header("content-range"), None);
+            assert!(reply.body.is_empty());
+        }
+    }
+}
+
+#[test]
 fn refused_range_reports_the_object_size() {
     for signature in SIGNATURES {
         let world = world_in(signature);

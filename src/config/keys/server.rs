@@ -130,7 +130,7 @@ pub(super) static SERVER: ConfigTable = ConfigTable {
             "max_presign",
             Value::Duration(SECOND, Duration::from_hours(7 * 24)),
             Default::Is("168h"),
-            "Maximum lifetime of a presigned URL or of a browser form's policy.",
+            "Maximum lifetime of a presigned URL, and of a browser form from its `x-amz-date` on.",
         ),
         key(
             "session_secret",

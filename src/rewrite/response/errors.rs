@@ -231,7 +231,7 @@ fn default_message(code: Code) -> &'static str {
             "The specified upload does not exist. It may have been aborted or completed."
         }
         Code::NotModified => "Not Modified",
-        Code::PreconditionFailed => "At least one of the preconditions you specified did not hold.",
+        Code::PreconditionFailed => "At least one of the pre-conditions you specified did not hold",
         _ => "The store refused the request.",
     }
 }

@@ -265,7 +265,14 @@ pub(super) const AMZ: &[HeaderRow] = &[
         values: &[],
         treatment: T::Misplaced,
     },
-    // S3 DeleteObject, DeleteObjects: COS has no such protection to lift.
+    // S3 DeleteObject, DeleteObjects: COS has no protection that a request can lift, and still refuses to delete a locked
+    // object. Tools send it with every delete.
+    HeaderRow {
+        operations: &[O::DeleteObject, O::DeleteObjects],
+        names: &["bypass-governance-retention"],
+        values: &[],
+        treatment: DROP,
+    },
     HeaderRow {
         operations: ANY,
         names: &["bypass-governance-retention", "mfa"],
