@@ -2,7 +2,7 @@
 //! second for seconds, and other tests measure waits.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-#[path = "tenants/credentials/redis_server.rs"]
+#[path = "credentials/redis_server.rs"]
 mod redis_server;
 #[path = "support/mod.rs"]
 mod support;

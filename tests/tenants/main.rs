@@ -1,5 +1,4 @@
-//! Authentication and authorization: every way to call, the limits of a tenant's access, its rates, and the
-//! temporary keys that it gets.
+//! Authentication and authorization: every way to call, the limits of a tenant's access, and its rates.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -8,7 +7,6 @@ mod admission;
 mod auth;
 mod bearer;
 mod cors;
-mod credentials;
 mod fence;
 mod isolation;
 mod native;

@@ -1,5 +1,8 @@
 //! Temporary keys: their sources, caching, sharing and vending, and failures of each.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod cache;
 mod faults;
 mod issuers;

@@ -13,7 +13,7 @@ use cosgate::emulator::{Emulator, EmulatorConfig, Faults};
 use cosgate::secret::Secret;
 use tokio::time::Instant;
 
-use super::redis_server::{Redis, free_port, url};
+use crate::redis_server::{Redis, free_port, url};
 use crate::support::{
     ACCOUNT, ACME, Authority, BUCKET, Call, GLOBEX, Gateway, Log, PATIENCE, emulator, toml,
 };
