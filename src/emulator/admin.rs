@@ -22,12 +22,12 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use s3s::Body;
 use serde::Serialize;
 
 use super::faults::check_count;
 use super::store::Store;
+use super::wire::RequestBody;
 use super::{EmulatorShared, Faults};
 use crate::s3::host;
 
@@ -37,7 +37,7 @@ const BODY_LIMIT: usize = 1024 * 1024;
 pub(super) async fn respond(
     shared: &EmulatorShared,
     is_loopback: bool,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Response<Body> {
     if let Some(fault) = host::host_fault(&request) {
         return plain(StatusCode::BAD_REQUEST, format!("{fault}\n"));
@@ -100,7 +100,7 @@ async fn change_state(store: &Arc<Store>, act: fn(&Store) -> io::Result<bool>) -
     }
 }
 
-async fn put_faults(shared: &EmulatorShared, body: Incoming) -> Response<Body> {
+async fn put_faults(shared: &EmulatorShared, body: RequestBody) -> Response<Body> {
     let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
         return plain(
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -6,7 +6,6 @@ use http::header::{AUTHORIZATION, DATE, ETAG, EXPECT, HeaderValue};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use s3s::Body;
 use s3s::service::S3Service;
 
@@ -29,7 +28,7 @@ use crate::emulator::keys::{AccountKey, AccountKeys};
 use crate::emulator::native::Coverage;
 use crate::emulator::response::{CosError, to_cos_response};
 use crate::emulator::store::Store;
-use crate::emulator::wire::{Cut, WirePeer};
+use crate::emulator::wire::{Cut, RequestBody, WirePeer};
 use crate::emulator::{REGION, clock, native};
 use crate::sign::Signable;
 use crate::sign::cos::CosClaim;
@@ -168,7 +167,7 @@ impl Cos {
     /// Responds to one request, or cuts its connection when a fault says so.
     pub(super) async fn respond(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
         let (mut head, body) = request.into_parts();
@@ -194,7 +193,7 @@ impl Cos {
         if let Some(refusal) = refused_at_once(&head, &peer, met.behaviours) {
             return Ok(refusal.into_response(&method, &resource));
         }
-        let body = match apply_request_faults(&met, Body::from(body), &peer).await? {
+        let body = match apply_request_faults(&met, Body::http_body_unsync(body), &peer).await? {
             Ok(body) => SignedForm::take(&mut head, body, met.behaviours).await,
             refused => refused,
         };

@@ -9,7 +9,6 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use s3s::Body;
 use serde_json::{Map, Value, json};
 
@@ -24,7 +23,7 @@ use crate::emulator::faults::{FaultService, StsFault};
 use crate::emulator::keys::{AccountKey, AccountKeys, NewKey, random};
 use crate::emulator::store::hex;
 use crate::emulator::sts_v1;
-use crate::emulator::wire::{Cut, WirePeer};
+use crate::emulator::wire::{Cut, RequestBody, WirePeer};
 use crate::encoding::percent::form_decode;
 use crate::sign::tc3::{ApiCall, ApiClaim, ApiClaimError};
 use crate::timestamp::Timestamp;
@@ -72,7 +71,7 @@ impl EmbeddedSts {
     /// Responds to one request, or cuts its connection when a fault says so.
     pub(super) async fn respond(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
         self.counters.sts_call();

@@ -3,13 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::{CONNECTION, EXPECT, HeaderValue};
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -25,6 +28,67 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Time limit of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// What is read of a body behind its response: so many bytes, for so long.
+const REST_LIMIT: usize = 64 * 1024;
+const REST_TIME: Duration = Duration::from_millis(250);
+
+/// The body of a request. What its reader leaves is read behind it, or ends the connection.
+#[derive(Clone)]
+pub(super) struct RequestBody(Arc<Mutex<UnreadBody>>);
+
+struct UnreadBody {
+    incoming: Incoming,
+    has_ended: bool,
+}
+
+impl RequestBody {
+    fn new(incoming: Incoming) -> Self {
+        let has_ended = incoming.is_end_stream();
+        Self(Arc::new(Mutex::new(UnreadBody {
+            incoming,
+            has_ended,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, UnreadBody> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the rest of a small body. Gives whether the connection is at its next request then.
+    async fn read_rest(self) -> bool {
+        let is_small = |bytes| bytes <= REST_LIMIT as u64;
+        if !self.is_end_stream() && self.size_hint().upper().is_none_or(is_small) {
+            let rest = Limited::new(self.clone(), REST_LIMIT).collect();
+            let _ = timeout(REST_TIME, rest).await; // what has ended says so
+        }
+        self.is_end_stream()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut body = self.lock();
+        let frame = ready!(Pin::new(&mut body.incoming).poll_frame(cx));
+        body.has_ended |= frame.is_none();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let body = self.lock();
+        body.has_ended || body.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.lock().incoming.size_hint()
+    }
+}
 
 /// The peer of a connection, and the means to cut it.
 #[derive(Clone, Debug)]
@@ -76,7 +140,7 @@ pub(super) enum Accepted {
 /// Accepts connections forever, each as `accepts` says, and responds to their requests with `respond`.
 pub(super) async fn serve<F, A>(listener: TcpListener, accepts: impl Fn() -> Accepted, respond: F)
 where
-    F: Fn(Request<Incoming>, WirePeer) -> A + Clone + Send + 'static,
+    F: Fn(Request<RequestBody>, WirePeer) -> A + Clone + Send + 'static,
     A: Future<Output = Result<Response<s3s::Body>, Cut>> + Send + 'static,
 {
     loop {
@@ -118,7 +182,7 @@ async fn serve_requests<S, F, A>(
     respond: F,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(Request<Incoming>, WirePeer) -> A,
+    F: Fn(Request<RequestBody>, WirePeer) -> A,
     A: Future<Output = Result<Response<s3s::Body>, Cut>>,
 {
     let wire = Wire {
@@ -128,7 +192,23 @@ async fn serve_requests<S, F, A>(
         upper_case: Arc::clone(&peer.upper_case),
         is_read: false,
     };
-    let service = service_fn(move |request| respond(request, peer.clone()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let request = request.map(RequestBody::new);
+        let body = request.body().clone();
+        // To read on would ask a client for the body that it holds back.
+        let is_held_back = request.headers().contains_key(EXPECT);
+        let response = respond(request, peer.clone());
+        async move {
+            let mut response = response.await?;
+            let is_at_next = body.is_end_stream() || !is_held_back && body.read_rest().await;
+            if !is_at_next {
+                // hyper would close without a word, and the client's next request might be on its way.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, Cut>(response)
+        }
+    });
     let mut builder = http1::Builder::new();
     builder.max_buf_size(READ_BUFFER);
     // An error means that the client went away, or that a fault cut the connection.

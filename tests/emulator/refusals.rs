@@ -1,7 +1,7 @@
 //! Requests that the real COS refuses; nothing of them is stored.
 
-use std::io::Write as _;
-use std::net::Shutdown;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 
 use cosgate::emulator::Faults;
 use cosgate::encoding::hex::sha256_hex;
@@ -30,6 +30,39 @@ fn refused(reply: &Reply, status: u16, code: &str) {
             .starts_with("<?xml version='1.0' encoding='utf-8' ?>")
     );
     assert!(reply.element("RequestId").is_some() && reply.element("Resource").is_some());
+}
+
+/// A client may send its head and its body apart, and its next request on the same connection.
+#[test]
+fn a_refused_upload_ends_its_connection_in_words_or_not_at_all() {
+    let emulator = emulator();
+    let request = |length: usize| {
+        let request = TestRequest::new("PUT", "/k").header("content-length", &length.to_string());
+        let head = String::from_utf8(request.head()).unwrap();
+        head.replace("connection: close\r\n", "")
+    };
+    let closes = |stream: &mut TcpStream| {
+        let mut head = [0; 4096];
+        let read = stream.read(&mut head).unwrap();
+        let head = std::str::from_utf8(&head[..read]).unwrap();
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+        head.to_lowercase().contains("connection: close")
+    };
+    let mut stream = connect(emulator.cos_addr());
+    for seen in 1..=3 {
+        stream.write_all(request(7).as_bytes()).unwrap();
+        while emulator.counters().counts().cos_requests < seen {
+            std::thread::yield_now();
+        }
+        stream.write_all(b"content").unwrap();
+        assert!(!closes(&mut stream), "request {seen} ends it");
+    }
+    for length in [8, 1_000_000] {
+        let mut stream = connect(emulator.cos_addr());
+        let start = format!("{}content", request(length));
+        stream.write_all(start.as_bytes()).unwrap();
+        assert!(closes(&mut stream), "of {length} bytes, 7 came");
+    }
 }
 
 #[test]
