@@ -1,6 +1,6 @@
 //! Inspector of the HTTP/2 frames that a client sends (RFC 9113 section 4.1). It finds how long a header
-//! block has been arriving, how many streams are reset, and which targets h2 alters before it hands them
-//! out. h2 limits the size of a header block, but not its time.
+//! block has been arriving, how many requests have come, how many streams are reset, and which targets h2
+//! alters before it hands them out. h2 limits the size of a header block, but not its time.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -46,6 +46,7 @@ pub(super) struct FrameInspector {
 #[derive(Debug, Default)]
 pub(super) struct FrameFindings {
     head_since: Cell<Option<Instant>>,
+    requests: Cell<u64>,
     flooded: Cell<bool>,
     /// What h2 makes of the targets that it alters.
     altered: RefCell<Vec<String>>,
@@ -90,6 +91,11 @@ impl FrameFindings {
         self.head_since.get()
     }
 
+    /// How many heads of requests have come whole.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.get()
+    }
+
     /// Whether the client reset so many streams that its connection was cut.
     pub(super) fn is_flooded(&self) -> bool {
         self.flooded.get()
@@ -124,6 +130,7 @@ impl Inspector for FrameInspector {
             let since = self.scanner.in_head.then(Instant::now);
             self.findings.head_since.set(since);
         }
+        self.findings.requests.set(self.scanner.requests);
         if resets == 0 {
             return Ok(());
         }
@@ -150,7 +157,12 @@ struct FrameScanner {
     length: usize,
     /// Header blocks that have begun.
     heads: u64,
-    /// One of them is on its way.
+    /// Header blocks that have come whole, and opened a stream. Others are trailers.
+    requests: u64,
+    /// The newest stream, and the newest of those that are counted.
+    newest: u32,
+    counted: u32,
+    /// A block is on its way.
     in_head: bool,
     /// It ends with this frame.
     is_last: bool,
@@ -180,6 +192,9 @@ impl FrameScanner {
             head: [0; 9],
             length: 0,
             heads: 0,
+            requests: 0,
+            newest: 0,
+            counted: 0,
             in_head: false,
             is_last: false,
             fragment: Fragment::default(),
@@ -201,6 +216,8 @@ impl FrameScanner {
             if self.payload == 0 && self.is_last {
                 self.in_head = false;
                 self.is_last = false;
+                self.requests += u64::from(self.newest > self.counted);
+                self.counted = self.newest;
                 self.is_lost |= self.blocks.end().is_err();
             }
             let Some((&byte, rest)) = bytes.split_first() else {
@@ -241,13 +258,16 @@ impl FrameScanner {
     }
 
     fn begin_frame(&mut self) -> u32 {
-        let [a, b, c, kind, flags, ..] = self.head;
+        let [a, b, c, kind, flags, id @ ..] = self.head;
         self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         if matches!(kind, HEADERS | CONTINUATION) {
             self.in_head = true;
             self.is_last = flags & END_HEADERS != 0;
             self.heads += u64::from(kind == HEADERS);
             let is_first = kind == HEADERS;
+            if is_first {
+                self.newest = self.newest.max(u32::from_be_bytes(id));
+            }
             let has_priority = is_first && flags & PRIORITY != 0;
             let before = if has_priority { PRIORITY_BYTES } else { 0 };
             let block = self.payload.checked_sub(before);
@@ -324,6 +344,27 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_the_first_header_block_of_a_stream() {
+        let mut scanner = FrameScanner::new();
+        let of = |stream, mut frame: Vec<u8>| {
+            frame[8] = stream;
+            frame
+        };
+        scanner.take(&[b'P'; PREFACE]);
+        for (frame, expected) in [
+            (of(1, block(HEADERS, END_HEADERS, &[0x82])), 1),
+            (of(3, block(HEADERS, 0, &[0x82])), 1),
+            (of(3, block(CONTINUATION, END_HEADERS, &[])), 2),
+            (of(1, block(HEADERS, END_HEADERS, &[0x82])), 2),
+            (of(5, frame(0, END_HEADERS, 9)), 2),
+            (of(5, block(HEADERS, END_HEADERS, &[])), 3),
+        ] {
+            scanner.take(&frame);
+            assert_eq!(scanner.requests, expected, "{frame:x?}");
+        }
+    }
+
+    #[test]
     fn after_a_block_that_cannot_be_read_every_target_is_doubtful() {
         for frames in [
             block(HEADERS, END_HEADERS, &[0x44]),
@@ -390,6 +431,7 @@ mod tests {
             prop_assert_eq!(parts.take(a) + parts.take(b), resets);
             prop_assert_eq!(whole.in_head, parts.in_head);
             prop_assert_eq!(whole.is_lost, parts.is_lost);
+            prop_assert_eq!(whole.requests, parts.requests);
             prop_assert_eq!(whole.altered, parts.altered);
         }
     }

@@ -5,8 +5,9 @@
 //! connection together hold at most `WINDOWS` windows. A stalled response holds one piece in hyper and
 //! `SEND_BUFFER` in h2.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -81,7 +82,9 @@ pub(crate) async fn serve<S>(
         counted,
         FrameInspector::new(&findings),
     ));
+    let served = Cell::new(0);
     let service = service_fn(|mut request: http::Request<Incoming>| {
+        served.set(served.get() + 1);
         let target = request.uri().path_and_query();
         if findings.is_doubtful(target.map_or("/", PathAndQuery::as_str)) {
             request.extensions_mut().insert(AlteredTarget);
@@ -94,10 +97,21 @@ pub(crate) async fn serve<S>(
     let connection = builder(limits, &streams).serve_connection(io, service);
     let (mut connection, mut draining) = (pin!(connection), pin!(draining));
     let mut deadline = Http2Deadline::new(&stream_state, &findings);
+    let mut refused = 0;
     loop {
+        let mut serving = poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            // h2 takes all that has been read, unless it has to write first.
+            if ended.is_pending() && !stream_state.is_blocked() && !deadline.is_closing() {
+                let unserved = findings.requests().saturating_sub(served.get());
+                record_refused(current, unserved.saturating_sub(refused), client.peer);
+                refused = refused.max(unserved);
+            }
+            ended
+        });
         tokio::select! {
             biased;
-            ended = connection.as_mut() => {
+            ended = &mut serving => {
                 record_end(current, ended.err().as_ref(), findings.is_flooded(), client.peer);
                 return;
             }
@@ -114,6 +128,14 @@ pub(crate) async fn serve<S>(
                 Some(ConnectionEnd::Cut) => return deadline.record_cut(current, client.peer),
             }
         }
+    }
+}
+
+/// Counts and logs heads for which h2 has reset their streams, or has answered that they are too large. It says neither.
+fn record_refused(current: &CurrentProxy, heads: u64, peer: Peer) {
+    for _ in 0..heads {
+        current.get().metrics().count(Event::HeadOfHttp2);
+        tracing::info!(cause = "http2", %peer, "a request head is refused");
     }
 }
 

@@ -157,6 +157,8 @@ pub enum Event {
     HeadFragment,
     /// A request head was not HTTP/1.
     HeadMalformed,
+    /// h2 refused a request head, and reset its stream.
+    HeadOfHttp2,
     /// A client sent nothing while a head was expected.
     HeadSilent,
     /// A request target was too long.

@@ -191,6 +191,7 @@ async fn stalled_streams_do_not_block_others() {
     eventually("a line each", || {
         world.gateway.log.text().matches("\"status\":200").count() == 1 + 10 + 120
     });
+    assert_eq!(world.gateway.metric(HEADS_REFUSED, ""), 0);
 }
 
 /// A COS that reads one upload. Gives the number of bytes of its body.
@@ -413,6 +414,7 @@ async fn host_must_match_authority() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rejects_malformed_heads() {
+    let log = Log::of_program();
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -494,6 +496,15 @@ async fn rejects_malformed_heads() {
     eventually("they are refused", || {
         let log = world.gateway.log.text();
         log.matches("\"status\":400").count() == 2 + 3
+    });
+    // Four fields, two paths, and the head that h2 found too large.
+    let unserved = || world.gateway.metric(HEADS_REFUSED, "\"http2\"");
+    eventually("those that h2 refused are counted", || unserved() == 7);
+    let is_logged = |line: &&str| {
+        line.contains("a request head is refused") && line.contains("cause=\"http2\"")
+    };
+    eventually("they are logged", || {
+        log.text().lines().filter(is_logged).count() > 0
     });
     assert_eq!(world.upstream_requests(), 0);
     client
@@ -869,6 +880,7 @@ async fn closes_the_connection_after_a_reset_flood() {
 }
 
 const FAILURES: &str = "cosgate_http2_failures_total";
+const HEADS_REFUSED: &str = "cosgate_heads_refused_total";
 
 fn failures(world: &World, reason: &str) -> u64 {
     world.gateway.metric(FAILURES, &format!("\"{reason}\""))
@@ -953,11 +965,7 @@ async fn times_out_slow_header_blocks() {
         slow.ends().await;
         assert_about(started.elapsed(), 300);
     }
-    let late = || {
-        world
-            .gateway
-            .metric("cosgate_heads_refused_total", "\"timeout\"")
-    };
+    let late = || world.gateway.metric(HEADS_REFUSED, "\"timeout\"");
     // h2 ends the one whose block has too many frames.
     let ended = || late() + failures(&world, "flood");
     eventually("they are counted", || ended() == 3);

@@ -72,6 +72,7 @@ pub(super) const FAMILIES: [Family; 26] = [
         samples: &[
             ("{reason=\"fragment\"}", Event::HeadFragment),
             ("{reason=\"framing\"}", Event::HeadFraming),
+            ("{reason=\"http2\"}", Event::HeadOfHttp2),
             ("{reason=\"malformed\"}", Event::HeadMalformed),
             ("{reason=\"silent\"}", Event::HeadSilent),
             ("{reason=\"target_too_long\"}", Event::HeadTargetTooLong),
