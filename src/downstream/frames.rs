@@ -46,7 +46,9 @@ pub(super) struct FrameInspector {
 #[derive(Debug, Default)]
 pub(super) struct FrameFindings {
     head_since: Cell<Option<Instant>>,
-    requests: Cell<u64>,
+    /// Heads that have come whole, and how many of them are requests or known to be refused.
+    heads: Cell<u64>,
+    settled: Cell<u64>,
     flooded: Cell<bool>,
     /// What h2 makes of the targets that it alters.
     altered: RefCell<Vec<String>>,
@@ -91,9 +93,16 @@ impl FrameFindings {
         self.head_since.get()
     }
 
-    /// How many heads of requests have come whole.
-    pub(super) fn requests(&self) -> u64 {
-        self.requests.get()
+    /// h2 has handed out a request.
+    pub(super) fn note_request(&self) {
+        self.settled.set(self.settled.get() + 1);
+    }
+
+    /// How many heads h2 has taken and not handed out, since it was last asked.
+    pub(super) fn take_refused(&self) -> u64 {
+        let refused = self.heads.get().saturating_sub(self.settled.get());
+        self.settled.set(self.settled.get() + refused);
+        refused
     }
 
     /// Whether the client reset so many streams that its connection was cut.
@@ -130,7 +139,7 @@ impl Inspector for FrameInspector {
             let since = self.scanner.in_head.then(Instant::now);
             self.findings.head_since.set(since);
         }
-        self.findings.requests.set(self.scanner.requests);
+        self.findings.heads.set(self.scanner.requests);
         if resets == 0 {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 //! connection together hold at most `WINDOWS` windows. A stalled response holds one piece in hyper and
 //! `SEND_BUFFER` in h2.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -73,18 +73,12 @@ pub(crate) async fn serve<S>(
     let limits = &Rc::clone(current.get().limits());
     let stream_state = StreamState::of_streams(load);
     let findings = Rc::new(FrameFindings::default());
-    let streams = StreamExecutor {
-        next: Rc::default(),
-        pace: current.get().pace(),
-    };
+    let streams = StreamExecutor::new(current.get().pace());
     let counted = CountedStream::new(stream, Rc::clone(&stream_state));
-    let io = TokioIo::new(InspectedStream::new(
-        counted,
-        FrameInspector::new(&findings),
-    ));
-    let served = Cell::new(0);
+    let frames = FrameInspector::new(&findings);
+    let io = TokioIo::new(InspectedStream::new(counted, frames));
     let service = service_fn(|mut request: http::Request<Incoming>| {
-        served.set(served.get() + 1);
+        findings.note_request();
         let target = request.uri().path_and_query();
         if findings.is_doubtful(target.map_or("/", PathAndQuery::as_str)) {
             request.extensions_mut().insert(AlteredTarget);
@@ -97,15 +91,11 @@ pub(crate) async fn serve<S>(
     let connection = builder(limits, &streams).serve_connection(io, service);
     let (mut connection, mut draining) = (pin!(connection), pin!(draining));
     let mut deadline = Http2Deadline::new(&stream_state, &findings);
-    let mut refused = 0;
     loop {
         let mut serving = poll_fn(|cx| {
             let ended = connection.as_mut().poll(cx);
-            // h2 takes all that has been read, unless it has to write first.
             if ended.is_pending() && !stream_state.is_blocked() && !deadline.is_closing() {
-                let unserved = findings.requests().saturating_sub(served.get());
-                record_refused(current, unserved.saturating_sub(refused), client.peer);
-                refused = refused.max(unserved);
+                record_refused(current, findings.take_refused(), client.peer);
             }
             ended
         });
@@ -131,7 +121,8 @@ pub(crate) async fn serve<S>(
     }
 }
 
-/// Counts and logs heads for which h2 has reset their streams, or has answered that they are too large. It says neither.
+/// Counts and logs heads that h2 has answered itself, by a reset or as too large. It has taken all that came, unless it
+/// had to write first.
 fn record_refused(current: &CurrentProxy, heads: u64, peer: Peer) {
     for _ in 0..heads {
         current.get().metrics().count(Event::HeadOfHttp2);
@@ -192,6 +183,13 @@ struct StreamExecutor {
     /// The stream state of the stream that hyper runs next: it calls the service, then this.
     next: Rc<RefCell<Option<Rc<StreamState>>>>,
     pace: PaceLimit,
+}
+
+impl StreamExecutor {
+    fn new(pace: PaceLimit) -> Self {
+        let next = Rc::default();
+        Self { next, pace }
+    }
 }
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {

@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use super::faults::check_count;
 use super::store::Store;
-use super::wire::RequestBody;
+use super::wire::ArrivingBody;
 use super::{EmulatorShared, Faults};
 use crate::s3::host;
 
@@ -37,7 +37,7 @@ const BODY_LIMIT: usize = 1024 * 1024;
 pub(super) async fn respond(
     shared: &EmulatorShared,
     is_loopback: bool,
-    request: Request<RequestBody>,
+    request: Request<ArrivingBody>,
 ) -> Response<Body> {
     if let Some(fault) = host::host_fault(&request) {
         return plain(StatusCode::BAD_REQUEST, format!("{fault}\n"));
@@ -100,7 +100,7 @@ async fn change_state(store: &Arc<Store>, act: fn(&Store) -> io::Result<bool>) -
     }
 }
 
-async fn put_faults(shared: &EmulatorShared, body: RequestBody) -> Response<Body> {
+async fn put_faults(shared: &EmulatorShared, body: ArrivingBody) -> Response<Body> {
     let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
         return plain(
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -28,7 +28,7 @@ use crate::emulator::keys::{AccountKey, AccountKeys};
 use crate::emulator::native::Coverage;
 use crate::emulator::response::{CosError, to_cos_response};
 use crate::emulator::store::Store;
-use crate::emulator::wire::{Cut, RequestBody, WirePeer};
+use crate::emulator::wire::{ArrivingBody, Cut, WirePeer};
 use crate::emulator::{REGION, clock, native};
 use crate::sign::Signable;
 use crate::sign::cos::CosClaim;
@@ -167,7 +167,7 @@ impl Cos {
     /// Responds to one request, or cuts its connection when a fault says so.
     pub(super) async fn respond(
         &self,
-        request: Request<RequestBody>,
+        request: Request<ArrivingBody>,
         peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
         let (mut head, body) = request.into_parts();

@@ -23,7 +23,7 @@ use crate::emulator::faults::{FaultService, StsFault};
 use crate::emulator::keys::{AccountKey, AccountKeys, NewKey, random};
 use crate::emulator::store::hex;
 use crate::emulator::sts_v1;
-use crate::emulator::wire::{Cut, RequestBody, WirePeer};
+use crate::emulator::wire::{ArrivingBody, Cut, WirePeer};
 use crate::encoding::percent::form_decode;
 use crate::sign::tc3::{ApiCall, ApiClaim, ApiClaimError};
 use crate::timestamp::Timestamp;
@@ -71,7 +71,7 @@ impl EmbeddedSts {
     /// Responds to one request, or cuts its connection when a fault says so.
     pub(super) async fn respond(
         &self,
-        request: Request<RequestBody>,
+        request: Request<ArrivingBody>,
         peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
         self.counters.sts_call();

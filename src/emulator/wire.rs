@@ -35,23 +35,23 @@ const REST_TIME: Duration = Duration::from_millis(250);
 
 /// The body of a request. What its reader leaves is read behind it, or ends the connection.
 #[derive(Clone)]
-pub(super) struct RequestBody(Arc<Mutex<UnreadBody>>);
+pub(super) struct ArrivingBody(Arc<Mutex<IncomingRest>>);
 
-struct UnreadBody {
+struct IncomingRest {
     incoming: Incoming,
     has_ended: bool,
 }
 
-impl RequestBody {
+impl ArrivingBody {
     fn new(incoming: Incoming) -> Self {
         let has_ended = incoming.is_end_stream();
-        Self(Arc::new(Mutex::new(UnreadBody {
+        Self(Arc::new(Mutex::new(IncomingRest {
             incoming,
             has_ended,
         })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, UnreadBody> {
+    fn lock(&self) -> MutexGuard<'_, IncomingRest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -66,7 +66,7 @@ impl RequestBody {
     }
 }
 
-impl Body for RequestBody {
+impl Body for ArrivingBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -140,7 +140,7 @@ pub(super) enum Accepted {
 /// Accepts connections forever, each as `accepts` says, and responds to their requests with `respond`.
 pub(super) async fn serve<F, A>(listener: TcpListener, accepts: impl Fn() -> Accepted, respond: F)
 where
-    F: Fn(Request<RequestBody>, WirePeer) -> A + Clone + Send + 'static,
+    F: Fn(Request<ArrivingBody>, WirePeer) -> A + Clone + Send + 'static,
     A: Future<Output = Result<Response<s3s::Body>, Cut>> + Send + 'static,
 {
     loop {
@@ -182,7 +182,7 @@ async fn serve_requests<S, F, A>(
     respond: F,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(Request<RequestBody>, WirePeer) -> A,
+    F: Fn(Request<ArrivingBody>, WirePeer) -> A,
     A: Future<Output = Result<Response<s3s::Body>, Cut>>,
 {
     let wire = Wire {
@@ -193,7 +193,7 @@ async fn serve_requests<S, F, A>(
         is_read: false,
     };
     let service = service_fn(move |request: Request<Incoming>| {
-        let request = request.map(RequestBody::new);
+        let request = request.map(ArrivingBody::new);
         let body = request.body().clone();
         // To read on would ask a client for the body that it holds back.
         let is_held_back = request.headers().contains_key(EXPECT);

@@ -10,7 +10,7 @@ use super::in_flight::InFlight;
 use super::payload::Outgoing;
 use crate::error::{Code, S3Error};
 use crate::rewrite::{self, Precheck, Requirement};
-use crate::s3::S3Request;
+use crate::s3::{S3Request, conditions};
 use crate::tenant::Permit;
 
 impl Proxy {
@@ -37,10 +37,7 @@ impl Proxy {
                 (Requirement::Fail, Ok(_)) => return Err(rewrite::no_such_part(requested)),
                 (_, Err(error)) => return Err(error),
                 (_, Ok(_)) => {
-                    return Err(S3Error::new(
-                        Code::PreconditionFailed,
-                        "At least one of the pre-conditions you specified did not hold",
-                    ));
+                    return Err(S3Error::new(Code::PreconditionFailed, conditions::NOT_HELD));
                 }
             }
         }

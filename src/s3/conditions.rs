@@ -16,6 +16,9 @@ use crate::timestamp::Timestamp;
 /// COS's own condition of a write.
 pub(crate) const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
 
+/// S3's words for a condition that did not hold. s3fs tells by them that an object exists already, or has changed.
+pub(crate) const NOT_HELD: &str = "At least one of the pre-conditions you specified did not hold";
+
 const COPY_SOURCE_IF: &str = "x-amz-copy-source-if-";
 /// Conditions of S3's directory buckets.
 const IF_MATCH_ALSO: &str = "x-amz-if-match-";
@@ -246,14 +249,9 @@ const NAMED: [(&str, &str); 8] = [
     ("if-modified-since", "If-Modified-Since"),
 ];
 
-/// That a condition of the request with `headers` did not hold, as S3 says it: s3fs tells by these words that an object
-/// exists already, or has changed. `found` is how it came out.
+/// That a condition of the request with `headers` did not hold, as S3 says it. `found` is how it came out.
 pub(crate) fn failed(headers: &HeaderMap, found: &S3Error) -> S3Error {
-    let error = S3Error::new(
-        Code::PreconditionFailed,
-        "At least one of the pre-conditions you specified did not hold",
-    )
-    .detail(found.to_string());
+    let error = S3Error::new(Code::PreconditionFailed, NOT_HELD).detail(found.to_string());
     match NAMED.iter().find(|(name, _)| headers.contains_key(*name)) {
         Some((_, shown)) => error.element("Condition", *shown),
         None => error,

@@ -65,7 +65,7 @@ GROUPS = [
     *with_hadoop.GROUPS,
     *fence.GROUPS,
 ]
-AT_ONCE = 4
+AT_ONCE = 6
 CHECKS_FAILED = 3
 
 # What this version does not offer with `--signature cos`: check (a shell pattern, such as "s5cmd* rm_*") → why.

@@ -322,7 +322,7 @@ fn files_that_the_architecture_names_exist() {
         let (_, lines) = split(page);
         for name in lines.iter().flat_map(|line| files_in(line)) {
             count += 1;
-            let places = ["", "src/", "tests/interop/", "tests/tenants/isolation/"];
+            let places = ["", "src/", "tests/interop/", "tests/proxy/isolation/"];
             let is_there = places
                 .iter()
                 .any(|place| root.join(place).join(name).exists());

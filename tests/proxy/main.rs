@@ -1,5 +1,5 @@
 //! The whole proxy over sockets: a client, cosgate, and an embedded COS that checks everything. The result is the
-//! same bytes or the right error.
+//! same bytes or the right error, for whoever may ask: every way to call, and the limits of a tenant's access.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,16 +12,25 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admission;
+mod auth;
+mod bearer;
 mod before_requests;
+mod client_tls;
+mod complete_listings;
 mod conditions;
 mod connections;
+mod cors;
 mod falsified;
+mod fence;
 mod http2;
+mod isolation;
 mod keys;
 mod limits;
 mod listings;
 mod local;
 mod multipart;
+mod native;
 mod objects;
 mod post_object;
 mod proxy_protocol;
@@ -29,10 +38,11 @@ mod questions;
 mod reads;
 mod refusals;
 mod reload;
+mod session_keys;
 mod streaming;
-mod tls;
+mod tenant_limits;
 mod unix_socket;
 mod uploads;
 mod upstream;
 mod upstream_tls;
-mod whole_listings;
+mod virtual_buckets;

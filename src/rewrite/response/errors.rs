@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use super::clean::{MESSAGE_BYTES, has_key_material, is_clean};
 use crate::error::{Code, Fault, S3Error};
+use crate::s3::conditions;
 use crate::s3::xml::UpstreamError;
 use crate::tenant::Permit;
 
@@ -231,7 +232,7 @@ fn default_message(code: Code) -> &'static str {
             "The specified upload does not exist. It may have been aborted or completed."
         }
         Code::NotModified => "Not Modified",
-        Code::PreconditionFailed => "At least one of the pre-conditions you specified did not hold",
+        Code::PreconditionFailed => conditions::NOT_HELD,
         _ => "The store refused the request.",
     }
 }
