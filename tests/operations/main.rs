@@ -5,6 +5,7 @@ mod support;
 
 mod admin_api;
 mod audit;
+mod bounded_memory;
 mod chart;
 mod cli;
 mod companions;
@@ -16,7 +17,6 @@ mod documents;
 mod drain;
 mod explain;
 mod limits;
-mod memory;
 mod panic;
 mod process;
 mod readiness;

@@ -432,7 +432,7 @@ fn two_access_keys_work_until_one_is_removed_and_their_ends_are_counted() {
     );
     let world = World::new();
     let both = |days: i64| {
-        let end = wall_clock().plus(days * 86_400).iso8601();
+        let end = wall_clock().plus(days * 86_400 + 3600).iso8601();
         let new = format!("{{ id = \"{}\", secret = \"{}\" }}, ", NEW.0, NEW.1);
         let old = format!(
             "access_keys = [{new}{{ id = \"{}\", not_after = \"{end}\",",
