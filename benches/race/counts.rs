@@ -28,8 +28,8 @@ const HEAD: &str = "\
 const ATTEMPTS: usize = 3;
 const OBJECT: u64 = 1024;
 /// The first requests of all: what grows to its size and what is made once is over by then.
-const WARM_UP: u64 = 200;
-const REQUESTS: u64 = 1000;
+const WARM_UP: u64 = 100;
+const REQUESTS: u64 = 500;
 /// Connections that keep a proxy busy: it finds requests of several whenever it wakes up.
 const BUSY: usize = 32;
 /// Functions that hash. Valgrind's processor has no instructions for it, so they cost there what they cost nowhere else.

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +66,7 @@ GROUPS = [
     *with_hadoop.GROUPS,
     *fence.GROUPS,
 ]
-AT_ONCE = 6
+AT_ONCE = 8
 CHECKS_FAILED = 3
 
 # What this version does not offer with `--signature cos`: check (a shell pattern, such as "s5cmd* rm_*") → why.
@@ -137,6 +138,12 @@ def run_group(group, place, args, report):
             report.failure(name, described(error))
         else:
             report.line("ok", name)
+
+
+def timed(act, group, *arguments):
+    began = time.monotonic()
+    act(group, *arguments)
+    return group.name, time.monotonic() - began
 
 
 def direct(args):
@@ -221,9 +228,9 @@ def main():
         groups = [group for group in groups if group.uploads or not place.tls]
         report = Report(f"{args.signature}/{place.scheme}")
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            runs = [pool.submit(run_group, group, place, args, report) for group in groups]
-            for one in runs:
-                one.result()
+            seconds = dict(pool.map(lambda group: timed(run_group, group, place, args, report), groups))
+        slowest = sorted(seconds, key=seconds.get, reverse=True)[:8]
+        print("slowest:", ", ".join(f"{name} {seconds[name]:.0f} s" for name in slowest), flush=True)
     return CHECKS_FAILED if report.failed else 0
 
 
