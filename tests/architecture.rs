@@ -181,17 +181,19 @@ fn top(file: &str) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The name of the type that `line` defines for a whole module.
+/// The name of the type that `line` defines.
 fn defined_type(line: &str) -> Option<&str> {
-    let mut rest = line;
-    if let Some(public) = line.strip_prefix("pub") {
+    let mut rest = line.trim_start();
+    let is_inner = rest.len() < line.len();
+    if let Some(public) = rest.strip_prefix("pub") {
         rest = match public.strip_prefix('(') {
             Some(scope) => scope.split_once(") ")?.1,
             None => public.strip_prefix(' ')?,
         };
     }
     let (keyword, rest) = rest.split_once(' ')?;
-    let is_type = ["enum", "struct", "trait", "type", "union"].contains(&keyword);
+    let is_type =
+        ["enum", "struct", "trait", "union"].contains(&keyword) || keyword == "type" && !is_inner; // within a trait or an `impl` it is that one's
     let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'));
     is_type.then(|| &rest[..end.unwrap_or(rest.len())])
 }
@@ -479,7 +481,8 @@ fn reads_the_code() {
         ("struct A;", Some("A")),
         ("pub(in crate::b) enum C<D> {", Some("C")),
         ("pub type E = F;", Some("E")),
-        ("    struct G;", None),
+        ("    struct G;", Some("G")),
+        ("    type H = I;", None),
         ("pub fn struct_of() {", None),
     ] {
         assert_eq!(defined_type(line), expected, "{line}");

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::Operation;
+use super::operation::LoadOperation;
 use super::quantity::as_text;
 
 /// `[SCOPE.]METRIC COMPARISON VALUE`. If the comparison holds, the run has failed.
@@ -28,7 +28,7 @@ pub(super) enum MetricScope {
     /// All operations together.
     All,
     /// One operation.
-    Operation(Operation),
+    LoadOperation(LoadOperation),
     /// One tenant.
     Tenant(String),
 }
@@ -119,7 +119,7 @@ fn scope(name: &str) -> Option<(MetricScope, &str)> {
     if let Some((operation, metric)) = name.split_once('.')
         && let Ok(operation) = operation.parse()
     {
-        return is_metric(metric).then_some((MetricScope::Operation(operation), metric));
+        return is_metric(metric).then_some((MetricScope::LoadOperation(operation), metric));
     }
     is_metric(name).then_some((MetricScope::All, name))
 }
@@ -196,7 +196,10 @@ mod tests {
     #[test]
     fn reads_scope_metric_and_bound() {
         let expression = read("get.p99.9 >= 1.5ms");
-        assert_eq!(expression.scope, MetricScope::Operation(Operation::Get));
+        assert_eq!(
+            expression.scope,
+            MetricScope::LoadOperation(LoadOperation::Get)
+        );
         assert_eq!(expression.metric, Metric::Quantile(0.999));
         assert!(expression.holds(1500.0) && !expression.holds(1499.0));
         let expression = read("errors>0.1%");
@@ -214,7 +217,7 @@ mod tests {
         assert!(read("max>1s").holds(1_000_001.0));
         assert_eq!(
             read("multi-delete.mean>1ms").scope,
-            MetricScope::Operation(Operation::MultiDelete)
+            MetricScope::LoadOperation(LoadOperation::MultiDelete)
         );
     }
 

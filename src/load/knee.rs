@@ -200,7 +200,7 @@ mod tests {
         let mut sum = Interval::default();
         for _ in 0..90 {
             sum.record(&crate::load::report::tests::ended(
-                super::super::Operation::Get,
+                super::super::LoadOperation::Get,
                 1,
                 None,
             ));

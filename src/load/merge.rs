@@ -162,7 +162,7 @@ fn add_tenant(tenants: &mut Vec<TenantResult>, tenant: TenantResult) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::operation::Operation;
+    use crate::load::operation::LoadOperation;
     use crate::load::report::tests::{ended, report};
     use crate::load::stats::SideTotals;
 
@@ -171,9 +171,9 @@ mod tests {
         let mut totals = SideTotals::default();
         for millis in latencies {
             let operation = if millis % 2 == 0 {
-                Operation::Put
+                LoadOperation::Put
             } else {
-                Operation::Get
+                LoadOperation::Get
             };
             totals.record(&ended(operation, *millis, (*millis == 7).then_some("500")));
         }

@@ -58,7 +58,7 @@ pub use latency::Latencies;
 pub use live::Live;
 pub use merge::merge;
 pub use names::NameStyle;
-pub use operation::{Mix, Operation};
+pub use operation::{LoadOperation, Mix};
 pub use plan::PlanInputs;
 pub use quantity::{ByteSize, Share, Span};
 pub use report::{

@@ -10,7 +10,7 @@ use super::quantity::{as_text, weighted};
 /// One operation of a client. A multipart upload is one operation of several requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Operation {
+pub enum LoadOperation {
     /// `PutObject`
     Put,
     /// `GetObject`
@@ -37,7 +37,7 @@ pub enum Operation {
     PostForm,
 }
 
-impl Operation {
+impl LoadOperation {
     /// Every operation, in the order of a report.
     pub const ALL: [Self; 12] = [
         Self::Put,
@@ -91,13 +91,13 @@ impl Operation {
     }
 }
 
-impl fmt::Display for Operation {
+impl fmt::Display for LoadOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for Operation {
+impl FromStr for LoadOperation {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -112,11 +112,11 @@ impl FromStr for Operation {
 /// Operations by weight: `put=20,get=60,list=5`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Mix(Vec<(Operation, f64)>);
+pub struct Mix(Vec<(LoadOperation, f64)>);
 
 impl Mix {
     /// The operation at `point` (0 to 1) of the cumulative weights.
-    pub(super) fn at(&self, point: f64) -> Operation {
+    pub(super) fn at(&self, point: f64) -> LoadOperation {
         let total: f64 = self.0.iter().map(|(_, weight)| weight).sum();
         let mut left = point * total;
         for (operation, weight) in &self.0 {
@@ -126,7 +126,7 @@ impl Mix {
             }
         }
         let last = self.0.iter().rev().find(|(_, weight)| *weight > 0.0);
-        last.map_or(Operation::Get, |(operation, _)| *operation)
+        last.map_or(LoadOperation::Get, |(operation, _)| *operation)
     }
 
     /// Whether any of its operations needs an existing object.
@@ -139,12 +139,12 @@ impl Mix {
 impl Default for Mix {
     fn default() -> Self {
         Self(vec![
-            (Operation::Put, 20.0),
-            (Operation::Get, 50.0),
-            (Operation::Head, 10.0),
-            (Operation::List, 5.0),
-            (Operation::Range, 10.0),
-            (Operation::Delete, 5.0),
+            (LoadOperation::Put, 20.0),
+            (LoadOperation::Get, 50.0),
+            (LoadOperation::Head, 10.0),
+            (LoadOperation::List, 5.0),
+            (LoadOperation::Range, 10.0),
+            (LoadOperation::Delete, 5.0),
         ])
     }
 }
@@ -167,7 +167,7 @@ impl fmt::Display for Mix {
     }
 }
 
-as_text!(Operation, Mix);
+as_text!(LoadOperation, Mix);
 
 #[cfg(test)]
 mod tests {
@@ -178,8 +178,11 @@ mod tests {
         let mix: Mix = "put=1, get=3,list=0".parse().unwrap();
         let drawn: Vec<_> = (0..100).map(|n| mix.at(f64::from(n) / 100.0)).collect();
         let count = |operation| drawn.iter().filter(|o| **o == operation).count();
-        assert_eq!((count(Operation::Put), count(Operation::Get)), (25, 75));
-        assert_eq!(mix.at(1.0), Operation::Get);
+        assert_eq!(
+            (count(LoadOperation::Put), count(LoadOperation::Get)),
+            (25, 75)
+        );
+        assert_eq!(mix.at(1.0), LoadOperation::Get);
     }
 
     #[test]
@@ -193,7 +196,7 @@ mod tests {
 
     #[test]
     fn index_is_the_position_in_all() {
-        for (index, operation) in Operation::ALL.into_iter().enumerate() {
+        for (index, operation) in LoadOperation::ALL.into_iter().enumerate() {
             assert_eq!(operation.index(), index);
         }
     }

@@ -10,7 +10,7 @@ use super::client::{LoadClient, Reply};
 use super::content::mix;
 use super::ledger::{HeldObject, Possible, Serial};
 use super::listing::{ListedPage, element};
-use super::operation::Operation;
+use super::operation::LoadOperation;
 use super::plan::Account;
 use super::request::{Draft, LoadEndpoint, Payload, Signer, copy_source};
 use super::stats::{Ended, OperationFailure};
@@ -97,14 +97,17 @@ impl Worker {
         }
         let mut operation = self.plan.mix.at(self.point());
         let group = self.group(side, tenant);
-        let deletes = matches!(operation, Operation::Delete | Operation::MultiDelete);
+        let deletes = matches!(
+            operation,
+            LoadOperation::Delete | LoadOperation::MultiDelete
+        );
         let is_possible = if deletes {
             self.ledger.borrow().can_take(group)
         } else {
             !operation.needs_object() || self.ledger.borrow().count(group) > 0
         };
         if !is_possible {
-            operation = Operation::Put; // no object can be read: there is none, or all are in use
+            operation = LoadOperation::Put; // no object can be read: there is none, or all are in use
         }
         let Some(caller) = self.caller(side, tenant) else {
             return;
@@ -169,21 +172,21 @@ impl Worker {
     async fn perform(
         &self,
         caller: LoadCaller<'_>,
-        operation: Operation,
+        operation: LoadOperation,
     ) -> Result<Moved, OperationFailure> {
         match operation {
-            Operation::Put => self.put(caller, PutWay::Simple).await,
-            Operation::PresignedPut => self.put(caller, PutWay::Presigned).await,
-            Operation::PostForm => self.put(caller, PutWay::Form).await,
-            Operation::Multipart => self.put(caller, PutWay::Multipart).await,
-            Operation::Get => self.get(caller, false).await,
-            Operation::PresignedGet => self.get(caller, true).await,
-            Operation::Range => self.range(caller).await,
-            Operation::Head => self.head(caller).await,
-            Operation::List => self.list(caller).await,
-            Operation::Copy => self.copy(caller).await,
-            Operation::Delete => self.delete(caller).await,
-            Operation::MultiDelete => self.multi_delete(caller).await,
+            LoadOperation::Put => self.put(caller, PutWay::Simple).await,
+            LoadOperation::PresignedPut => self.put(caller, PutWay::Presigned).await,
+            LoadOperation::PostForm => self.put(caller, PutWay::Form).await,
+            LoadOperation::Multipart => self.put(caller, PutWay::Multipart).await,
+            LoadOperation::Get => self.get(caller, false).await,
+            LoadOperation::PresignedGet => self.get(caller, true).await,
+            LoadOperation::Range => self.range(caller).await,
+            LoadOperation::Head => self.head(caller).await,
+            LoadOperation::List => self.list(caller).await,
+            LoadOperation::Copy => self.copy(caller).await,
+            LoadOperation::Delete => self.delete(caller).await,
+            LoadOperation::MultiDelete => self.multi_delete(caller).await,
         }
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::expression::{Metric, MetricScope};
-use super::operation::Operation;
+use super::operation::LoadOperation;
 use super::scenario::Scenario;
 use super::stats::{ErrorCount, IntervalRow, Series, SideTotals, Totals};
 
@@ -75,7 +75,7 @@ pub struct SideResult {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct OperationResult {
     /// The operation.
-    pub operation: Operation,
+    pub operation: LoadOperation,
     /// Its numbers.
     #[serde(flatten)]
     pub totals: Totals,
@@ -208,7 +208,7 @@ const BASELINE_MS: u64 = 5_000;
 impl SideResult {
     /// The result of a side.
     pub(super) fn new(name: &str, endpoint: &str, totals: &SideTotals, connections: u64) -> Self {
-        let operations = Operation::ALL.into_iter().zip(&totals.operations);
+        let operations = LoadOperation::ALL.into_iter().zip(&totals.operations);
         Self {
             name: name.to_owned(),
             endpoint: endpoint.to_owned(),
@@ -225,7 +225,7 @@ impl SideResult {
         }
     }
 
-    fn operation(&self, operation: Operation) -> Option<&Totals> {
+    fn operation(&self, operation: LoadOperation) -> Option<&Totals> {
         let mut all = self.operations.iter();
         all.find(|result| result.operation == operation)
             .map(|result| &result.totals)
@@ -340,7 +340,7 @@ impl Report {
         let target = self.target()?;
         let totals = match scope {
             MetricScope::All => Some(&target.all),
-            MetricScope::Operation(operation) => target.operation(*operation),
+            MetricScope::LoadOperation(operation) => target.operation(*operation),
             MetricScope::Tenant(name) => {
                 let mut tenants = self.tenants.iter();
                 tenants
@@ -441,7 +441,7 @@ pub(super) mod tests {
     use crate::load::stats::{Ended, Interval, OperationFailure};
 
     pub(in crate::load) fn ended(
-        operation: Operation,
+        operation: LoadOperation,
         millis: u64,
         failure: Option<&str>,
     ) -> Ended {
@@ -468,7 +468,7 @@ pub(super) mod tests {
             for index in 0..100 {
                 let failure = ((4..6).contains(&second) && index < 50).then_some("503 SlowDown");
                 let millis = if second == 6 { 100 } else { 10 };
-                let ended = ended(Operation::Get, millis, failure);
+                let ended = ended(LoadOperation::Get, millis, failure);
                 totals.record(&ended);
                 side.record(&ended);
             }

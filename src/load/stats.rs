@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::latency::Latencies;
-use super::operation::Operation;
+use super::operation::LoadOperation;
 
 /// The begin of the label of a failure to connect.
 pub(super) const NO_CONNECTION: &str = "connect: ";
@@ -42,7 +42,7 @@ pub(super) struct Ended {
     /// The index of the tenant.
     pub(super) tenant: usize,
     /// The operation.
-    pub(super) operation: Operation,
+    pub(super) operation: LoadOperation,
     /// The latency from its planned start.
     pub(super) latency: Duration,
     /// Bytes of content sent.
@@ -78,7 +78,7 @@ impl OperationFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ErrorCount {
     /// The operation.
-    pub operation: Operation,
+    pub operation: LoadOperation,
     /// The error.
     pub error: String,
     /// Its count.
@@ -88,9 +88,9 @@ pub struct ErrorCount {
 /// All results of one side of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct SideTotals {
-    /// By [`Operation::index`].
+    /// By [`LoadOperation::index`].
     pub(super) operations: Vec<Totals>,
-    errors: BTreeMap<(Operation, String), u64>,
+    errors: BTreeMap<(LoadOperation, String), u64>,
 }
 
 /// One interval of one side.
@@ -185,7 +185,7 @@ impl SideTotals {
     /// Counts an operation.
     pub(super) fn record(&mut self, ended: &Ended) {
         if self.operations.is_empty() {
-            self.operations = vec![Totals::default(); Operation::ALL.len()];
+            self.operations = vec![Totals::default(); LoadOperation::ALL.len()];
         }
         if let Some(totals) = self.operations.get_mut(ended.operation.index()) {
             totals.record(ended);
@@ -232,7 +232,7 @@ impl SideTotals {
         errors
     }
 
-    fn count_error(&mut self, operation: Operation, label: &str, count: u64) {
+    fn count_error(&mut self, operation: LoadOperation, label: &str, count: u64) {
         let key = (operation, label.to_owned());
         if self.errors.len() >= ERRORS && !self.errors.contains_key(&key) {
             *self
@@ -380,7 +380,7 @@ mod tests {
         Ended {
             side: 0,
             tenant: 0,
-            operation: Operation::Get,
+            operation: LoadOperation::Get,
             latency: Duration::from_micros(micros),
             bytes_sent: 0,
             bytes_received: 10,
@@ -477,7 +477,7 @@ mod tests {
             side.record(&ended(1, Some(&format!("error {index}"))));
         }
         let errors = side.errors();
-        assert!(errors.len() <= ERRORS + Operation::ALL.len());
+        assert!(errors.len() <= ERRORS + LoadOperation::ALL.len());
         assert_eq!(errors.iter().map(|error| error.count).sum::<u64>(), 1000);
         assert_eq!(errors[0].error, "other");
     }

@@ -1,11 +1,11 @@
 //! Every operation and every form of an upload, through the proxy to the embedded COS.
 
-use cosgate::load::{Operation, Report};
+use cosgate::load::{LoadOperation, Report};
 
 use crate::support::{Authority, BUCKET, World};
 use crate::{assert_passed, objects, run, try_run, two_tenants};
 
-fn count(report: &Report, operation: Operation) -> u64 {
+fn count(report: &Report, operation: LoadOperation) -> u64 {
     let operations = &report.sides[0].operations;
     let mut found = operations
         .iter()
@@ -40,7 +40,7 @@ mix = "put=30,get=10,head=5,list=5,range=10,multipart=3,copy=8,delete=8,multi-de
     ));
     assert_passed(&report);
     assert_eq!(report.sides[0].all.count, 480);
-    for operation in Operation::ALL {
+    for operation in LoadOperation::ALL {
         assert!(count(&report, operation) > 0, "{operation}");
     }
     let truth = &report.truth;

@@ -221,9 +221,9 @@ impl fmt::Display for FormCondition {
 
 impl<'de> Deserialize<'de> for PolicyElement {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Conditions;
+        struct PolicyConditions;
 
-        impl<'de> Visitor<'de> for Conditions {
+        impl<'de> Visitor<'de> for PolicyConditions {
             type Value = PolicyElement;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -247,7 +247,7 @@ impl<'de> Deserialize<'de> for PolicyElement {
             }
         }
 
-        deserializer.deserialize_any(Conditions)
+        deserializer.deserialize_any(PolicyConditions)
     }
 }
 
