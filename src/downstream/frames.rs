@@ -25,6 +25,8 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
+/// The bits of a stream's number; the first bit is reserved, and nobody reads it.
+const STREAM_ID: u32 = 0x7fff_ffff;
 /// Bytes of a priority, before a header block.
 const PRIORITY_BYTES: usize = 5;
 
@@ -275,7 +277,8 @@ impl FrameScanner {
             self.heads += u64::from(kind == HEADERS);
             let is_first = kind == HEADERS;
             if is_first {
-                self.newest = self.newest.max(u32::from_be_bytes(id));
+                let stream = u32::from_be_bytes(id) & STREAM_ID;
+                self.newest = self.newest.max(stream);
             }
             let has_priority = is_first && flags & PRIORITY != 0;
             let before = if has_priority { PRIORITY_BYTES } else { 0 };
@@ -359,6 +362,8 @@ mod tests {
             frame[8] = stream;
             frame
         };
+        let mut reserved = of(5, block(HEADERS, END_HEADERS, &[]));
+        reserved[5] = 0x80;
         scanner.take(&[b'P'; PREFACE]);
         for (frame, expected) in [
             (of(1, block(HEADERS, END_HEADERS, &[0x82])), 1),
@@ -366,7 +371,9 @@ mod tests {
             (of(3, block(CONTINUATION, END_HEADERS, &[])), 2),
             (of(1, block(HEADERS, END_HEADERS, &[0x82])), 2),
             (of(5, frame(0, END_HEADERS, 9)), 2),
+            (reserved, 3),
             (of(5, block(HEADERS, END_HEADERS, &[])), 3),
+            (of(7, block(HEADERS, END_HEADERS, &[])), 4),
         ] {
             scanner.take(&frame);
             assert_eq!(scanner.requests, expected, "{frame:x?}");

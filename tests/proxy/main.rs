@@ -1,5 +1,5 @@
 //! The whole proxy over sockets: a client, cosgate, and an embedded COS that checks everything. The result is the
-//! same bytes or the right error, for whoever may ask: every way to call, and the limits of a tenant's access.
+//! same bytes or the right error. Every way to call is tried, and every limit of a tenant's access.
 
 #![allow(
     clippy::unwrap_used,
